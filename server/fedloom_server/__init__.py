@@ -1,0 +1,1 @@
+"""The coordinator: strategies, the round loop, the run store and its reports."""

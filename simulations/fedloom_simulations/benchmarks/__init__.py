@@ -1,0 +1,1 @@
+"""Simulated federations: benchmarks, each comparing within one run."""
