@@ -1,0 +1,76 @@
+"""The Trainer face: fits Arrays on a Shard. TorchTrainer and OnnxTrainer both have it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedloom_client.samples import Samples, Shard
+from fedloom_client.training import Training
+from fedloom_edge.arrays import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What one client is asked to do in one round.
+
+    Attributes:
+        training: settings, `lr` being this round's.
+        seed: of this client in this round; decides the batch order and dropout.
+        proximal_mu: coefficient of FedProx's term mu/2 * ||w - w_global||^2 (Li et al., 2020,
+            "Federated Optimization in Heterogeneous Networks", eq. 2); 0 for none.
+        progress: called with (epoch, mean training loss) after each epoch; None for silence.
+    """
+
+    training: Training
+    seed: int
+    proximal_mu: float = 0.0
+    progress: Callable[[int, float], None] | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a trainer gives back.
+
+    Attributes:
+        arrays: the trained arrays, names and order as they came in.
+        examples: training examples in the shard, the weight in an average.
+        metrics: finite figures with the same names for every client and round:
+            train-loss, gradient-norm (mean over steps, before clipping), steps, epochs, ...
+        warnings: sentences for the operator, for example a layer whose gradients vanish.
+    """
+
+    arrays: Arrays
+    examples: int
+    metrics: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and metrics of arrays on samples.
+
+    Attributes:
+        loss: mean over the examples.
+        metrics: the task's standard metric first, then its own.
+        examples: how many were measured.
+    """
+
+    loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    examples: int = 0
+
+
+class Trainer(Protocol):
+    """Local training for one task; it keeps no state between calls that changes a result."""
+
+    def initial_arrays(self, seed: int) -> Arrays:
+        """Arrays of a fresh model whose initialisation is drawn from `seed`."""
+        ...
+
+    def fit(self, arrays: Arrays, shard: Shard, assignment: Assignment) -> Update:
+        """Train from `arrays` on `shard.train`. Equal arguments give equal results, bit for bit."""
+        ...
+
+    def evaluate(self, arrays: Arrays, samples: Samples) -> Evaluation:
+        """Loss and metrics of `arrays` on `samples`, without changing anything."""
+        ...
