@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.samples import Indices, Samples
+from fedloom_client.samples import ArraySamples, Indices, Samples
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import DataError
 
@@ -49,7 +49,7 @@ class Standardize:
     def summarise(self, samples: Samples) -> Arrays:
         """Count (), sums (F,) and sums of squares (F,) in float64."""
         count, total, squares = 0, np.zeros(1), np.zeros(1)
-        for x in _chunks(samples):
+        for x, _ in _chunks(samples):
             rows = self._rows(x)
             count += len(rows)
             total = total + rows.sum(axis=0)
@@ -110,7 +110,7 @@ class Vocabulary:
     def summarise(self, samples: Samples) -> Arrays:
         """The client's frequent words (UTF-8, separated by newlines, uint8 (B,)) and counts (W,)."""
         counts: dict[str, int] = {}
-        for x in _chunks(samples):
+        for x, _ in _chunks(samples):
             for text in x:
                 for word in words(str(text)):
                     counts[word] = counts.get(word, 0) + 1
@@ -146,39 +146,16 @@ def _decode(encoded: NDArray[Any]) -> list[str]:
     return encoded.tobytes().decode().split("\n") if encoded.size else []
 
 
-def _chunks(samples: Samples) -> Iterable[NDArray[Any]]:
+def prepare(samples: Samples, preprocess: Preprocess, constants: Arrays) -> Samples:
+    """Samples with ready inputs, in memory and made once; targets and groups are kept."""
+    parts = [(preprocess.apply(x, constants), y) for x, y in _chunks(samples)]
+    if not parts:
+        return samples
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return ArraySamples(x, y, samples.groups, samples.blocks)
+
+
+def _chunks(samples: Samples) -> Iterable[tuple[NDArray[Any], NDArray[Any]]]:
     for start in range(0, len(samples), _CHUNK):
         indices: Indices = np.arange(start, min(start + _CHUNK, len(samples)))
-        yield samples.take(indices)[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Samples whose inputs are preprocessed when they are fetched."""
-
-    base: Samples
-    preprocess: Preprocess
-    constants: Arrays
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """Class of each example, as in the base."""
-        return self.base.labels
-
-    @property
-    def groups(self) -> NDArray[np.int64] | None:
-        """Natural owner of each example, as in the base."""
-        return self.base.groups
-
-    @property
-    def blocks(self) -> NDArray[np.int64] | None:
-        """Indivisible unit of each example, as in the base."""
-        return self.base.blocks
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def take(self, indices: Indices) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Ready inputs and targets at `indices`."""
-        x, y = self.base.take(indices)
-        return self.preprocess.apply(x, self.constants), y
+        yield samples.take(indices)

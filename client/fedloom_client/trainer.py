@@ -63,6 +63,14 @@ class Evaluation:
 class Trainer(Protocol):
     """Local training for one task; it keeps no state between calls that changes a result."""
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Names of the arrays that are measured and not trained (batch norm's running mean, variance).
+
+        A server optimiser must average them: a step of Adam can make a variance negative.
+        """
+        ...
+
     def initial_arrays(self, seed: int) -> Arrays:
         """Arrays of a fresh model whose initialisation is drawn from `seed`."""
         ...

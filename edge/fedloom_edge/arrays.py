@@ -21,7 +21,7 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 (hex) of the arrays in order: name, dtype, shape and little-endian bytes of each."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        little = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
         digest.update(f"{name}\0{little.dtype.str}\0{array.shape}\0".encode())
         digest.update(little.tobytes())
     return digest.hexdigest()
@@ -29,7 +29,8 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays to a safetensors file, atomically. The order is kept in the file's metadata."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Not ascontiguousarray, which makes a scalar an array of one element.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_atomic(path, save(contiguous, metadata={"order": "\n".join(contiguous)}))
 
 

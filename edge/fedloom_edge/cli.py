@@ -1,0 +1,123 @@
+"""The `fedloom` command: finds the subcommand, reads its settings, and turns errors into exit codes.
+
+A subcommand is a module with `add_arguments(parser)` and `run(arguments) -> exit code`. It is named
+here as text and imported only when it is called, so `fedloom --help` costs no heavy import and a
+device without an extra still has every command that it can run.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import NoReturn
+
+from fedloom_edge.config import apply_settings
+from fedloom_edge.errors import FedloomError, InputError, unknown
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: the module that has it, the extra that it needs, and one line of help."""
+
+    module: str
+    extra: str
+    summary: str
+
+
+COMMANDS = {
+    "simulate": Command("fedloom_simulations.simulate", "simulation", "run a federation on this machine"),
+    "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
+    "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `fedloom` with `argv` (default: the process's) and return its exit code."""
+    # A closed pipe (`fedloom report | head`) ends the command quietly, as users of a shell expect.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except FedloomError as error:
+        sys.stderr.write(f"fedloom: {_one_line(error)}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("fedloom: interrupted\n")
+        return INTERRUPTED
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return 0
+    if argv[0] == "--version":
+        sys.stdout.write(f"fedloom {version('fedloom')}\n")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("fedloom"):
+            raise
+        raise InputError(
+            f"fedloom {name} needs the package {error.name}: pip install 'fedloom[{command.extra}]'"
+        ) from error
+    parser = Parser(prog=f"fedloom {name}", description=module.__doc__, formatter_class=_Formatter)
+    module.add_arguments(parser)
+    apply_settings(parser, rest)
+    return int(module.run(parser.parse_args(rest)))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest valid option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error instead of printing usage and exiting."""
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse `args`; an unknown option is refused with the nearest valid one."""
+        arguments, extra = self.parse_known_args(args, namespace)
+        for word in extra:
+            if word.startswith("--"):
+                raise unknown(
+                    "option", word.split("=")[0], (o for o in self._option_string_actions if o[:2] == "--")
+                )
+            self.error(f"unexpected argument {word!r}")
+        return arguments
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults in the help; paragraphs of the description stay as they are."""
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fedloom COMMAND [options]",
+            "",
+            "Federated and edge training: train where the data lives.",
+            "",
+            *lines,
+            "",
+            "fedloom COMMAND --help tells the options of a command.",
+            "",
+        ]
+    )
+
+
+def _one_line(error: FedloomError) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

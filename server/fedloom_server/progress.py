@@ -1,0 +1,72 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere; a table of rounds in both."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fedloom_server.store import Round
+
+
+class RoundTable:
+    """Prints a row a round as it finishes, under a bar with the ETA where there is a terminal."""
+
+    def __init__(self, metric: str, rounds: int) -> None:
+        self._metric = metric
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._bar = self._progress.add_task("meeting the clients", total=float(rounds))
+        self._latest = ""
+
+    def __enter__(self) -> Self:
+        self._console.print(
+            f"{'round':>5}  {'loss':>8}  {self._metric:>8}  {'clients':>8}  {'worst 5%':>8}  "
+            f"{'failed':>6}  {'rejected':>8}  {'up MB':>7}  {'seconds':>7}"
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Move the bar: training is most of a round, evaluation the rest."""
+        share = 0.9 * done / total if phase == "train" else 0.9 + 0.1 * done / total
+        text = f"round {round_number}: {phase} {done}/{total} clients{self._latest}"
+        self._progress.update(self._bar, completed=round_number - 1 + share, description=text)
+
+    def round_done(self, entry: Round) -> None:
+        """Print the round's row."""
+        figures = (entry.loss, entry.metric, entry.federated_metric, entry.worst_metric)
+        self._console.print(
+            f"{entry.number:>5}  {'  '.join(map(_figure, figures))}  {entry.clients_failed:>6}  "
+            f"{entry.rejected:>8}  {entry.bytes_up / 1e6:>7.2f}  {entry.seconds:>7.2f}"
+        )
+        if entry.loss is not None and entry.metric is not None:
+            self._latest = f" | loss {entry.loss:.4f} {self._metric} {entry.metric:.4f}"
+        self._progress.update(self._bar, completed=entry.number)
+
+
+def _figure(value: float | None) -> str:
+    return f"{'-':>8}" if value is None else f"{value:>8.4f}"

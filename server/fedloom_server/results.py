@@ -1,0 +1,71 @@
+"""result.json: a run in numbers."""
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from fedloom_edge.files import write_atomic
+from fedloom_server.store import Round, RunStore
+
+_PACKAGES = ("fedloom", "flwr", "torch", "numpy", "onnx", "onnxruntime")
+_FACTS = ("task", "engine", "strategy", "partition", "seed", "clients", "status")
+
+
+def write_result(store: RunStore) -> dict[str, Any]:
+    """Write result.json (its fields: docs/architecture.md) from the store and return it."""
+    facts, rounds = store.facts(), store.rounds()
+    result = {
+        **{key: facts.get(key) for key in _FACTS},
+        "rounds": [_round(entry, facts["metric"]) for entry in rounds if entry.number > 0],
+        "final": _final(rounds[-1], facts["metric"]) if rounds else {},
+        "baselines": facts.get("baselines", {}),
+        "arrays_sha256": rounds[-1].arrays if rounds else None,
+        "seconds": facts.get("seconds"),
+        "startup_seconds": facts.get("startup_seconds"),
+        "peak_rss_mb": peak_rss_mb(),
+        "versions": facts["versions"],
+    }
+    write_atomic(store.folder / "result.json", json.dumps(_finite(result), indent=1) + "\n")
+    return result
+
+
+def _round(entry: Round, metric: str) -> dict[str, Any]:
+    columns = ("clients_ok", "clients_failed", "rejected", "bytes_up", "bytes_down", "seconds")
+    counts = {column: getattr(entry, column) for column in columns}
+    return {"round": entry.number, "loss": entry.loss, metric: entry.metric, **counts}
+
+
+def _final(entry: Round, metric: str) -> dict[str, Any]:
+    return {
+        **entry.metrics,
+        "loss": entry.loss,
+        "federated_loss": entry.federated_loss,
+        f"federated_{metric}": entry.federated_metric,
+        f"worst_{metric}": entry.worst_metric,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what can change a result."""
+    return {"python": sys.version.split()[0], **{name: version(name) for name in _PACKAGES}}
+
+
+def peak_rss_mb() -> float:
+    """Largest resident set of this process or of one of its children so far, in MB."""
+    return (
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        / 1024
+    )

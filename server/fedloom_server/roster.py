@@ -1,0 +1,104 @@
+"""Who takes part: nodes in a fixed order, whatever order or ids an engine gives them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedloom_client.flower_app import from_record
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.errors import RunError
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node of the federation.
+
+    Attributes:
+        node_id: the engine's id, which may differ from run to run.
+        client: index of the node's shard, the same in every run.
+        examples: in its training part.
+        validation: examples in its validation part.
+        summary: of its training part for the task's preprocessing; empty without one.
+    """
+
+    node_id: int
+    client: int
+    examples: int
+    validation: int
+    summary: Arrays
+
+
+def meet(grid: Grid, expected: int) -> list[Member]:
+    """Ask every node for its shard's index and size; members in the order of their shards.
+
+    Raises:
+        RunError: a node cannot open its shard, or two nodes have the same.
+    """
+    node_ids = list(grid.get_node_ids())
+    questions = [Message(RecordDict(), node_id, MessageType.QUERY) for node_id in node_ids]
+    members: dict[int, Member] = {}
+    for reply in grid.send_and_receive(questions):
+        if reply.has_error():
+            raise RunError(f"a client cannot open its shard: {reply.error.reason}")
+        facts: Any = reply.content.metric_records["metrics"]
+        member = Member(
+            node_id=reply.metadata.src_node_id,
+            client=int(facts["partition-id"]),
+            examples=int(facts["num-examples"]),
+            validation=int(facts["validation-examples"]),
+            summary=from_record(reply.content.array_records["summary"]),
+        )
+        members[member.client] = member
+    if len(members) != expected:
+        raise RunError(f"{len(members)} of {expected} clients answered; start the run again")
+    return [members[client] for client in sorted(members)]
+
+
+class OrderedGrid(Grid):
+    """A grid whose nodes stand in the members' order.
+
+    Flower's strategies sample from the order that a grid lists its nodes in, and sum replies in the
+    order that they arrive in; both are made independent of the engine here.
+    """
+
+    def __init__(self, inner: Grid, members: Sequence[Member]) -> None:
+        self.inner = inner
+        self.clients = {member.node_id: member.client for member in members}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Node ids in the order of their shards."""
+        return list(self.clients)
+
+    def client_of(self, node_id: int) -> int:
+        """Index of a node's shard."""
+        return self.clients[node_id]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and yield the replies as they arrive."""
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+    def set_run(self, run: Any) -> None:
+        """Pass on to the engine's grid."""
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """The engine's run."""
+        return self.inner.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Pass on to the engine's grid."""
+        return self.inner.create_message(*args, **kwargs)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on to the engine's grid."""
+        return self.inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on to the engine's grid."""
+        return self.inner.pull_messages(message_ids)

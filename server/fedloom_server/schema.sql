@@ -1,0 +1,58 @@
+-- The run store, format 1. One writer (the round loop); any number of readers (reports, the dashboard).
+CREATE TABLE run (            -- facts about the run as JSON values
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE client (
+    id INTEGER PRIMARY KEY,   -- index of its shard, from 0
+    name TEXT NOT NULL,
+    examples INTEGER NOT NULL,      -- in the training part
+    validation INTEGER NOT NULL,    -- in the validation part
+    labels TEXT               -- JSON: examples of each class; null where unknown or no classes
+);
+
+CREATE TABLE round (
+    number INTEGER PRIMARY KEY,     -- 0 is the evaluation before any training
+    loss REAL,                -- on the held-out test set, mean over examples
+    metric REAL,              -- the task's standard metric on the held-out test set
+    metrics TEXT NOT NULL,    -- JSON: every metric on the held-out test set
+    train_loss REAL,          -- mean over clients weighted by examples, while training
+    federated_loss REAL,      -- mean over clients weighted by examples, on their validation parts
+    federated_metric REAL,
+    worst_metric REAL,        -- mean of the worst 5 % of clients (at least one), on their validation parts
+    clients_ok INTEGER NOT NULL,
+    clients_failed INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    arrays TEXT NOT NULL      -- arrays_sha256 of the global arrays after the round
+);
+
+CREATE TABLE client_round (
+    round INTEGER NOT NULL,
+    client INTEGER NOT NULL,
+    phase TEXT NOT NULL,      -- train or evaluate
+    status TEXT NOT NULL,     -- ok, failed or rejected
+    reason TEXT NOT NULL,     -- empty when ok
+    examples INTEGER,
+    loss REAL,
+    metric REAL,              -- evaluate: the standard metric; train: null
+    gradient_norm REAL,       -- train: mean over steps, before clipping
+    seconds REAL,             -- at the client
+    bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL,
+    metrics TEXT NOT NULL,    -- JSON: everything the client reported
+    PRIMARY KEY (round, client, phase)
+) WITHOUT ROWID;
+
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,       -- seconds since the epoch, coordinator's clock
+    kind TEXT NOT NULL,       -- started, round, warning, failure, early-stop, finished, interrupted, failed
+    round INTEGER,
+    client INTEGER,
+    data TEXT NOT NULL        -- JSON
+);
+CREATE INDEX event_kind ON event (kind);

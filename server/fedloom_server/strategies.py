@@ -1,0 +1,130 @@
+"""Flower's strategies by name, with their own options as text."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.clientapp.mod import adaptiveclipping_mod, fixedclipping_mod
+from flwr.clientapp.typing import Mod
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import FedAvgM, Strategy
+from flwr.serverapp.strategy.fedopt import FedOpt
+
+from fedloom_edge.config import convert
+from fedloom_edge.errors import InputError, unknown
+
+# A name may be a wrapper around another: `dp-server-fixed:fedadam`.
+WRAPPERS: Mapping[str, type[Strategy]] = {
+    "dp-server-fixed": flower.DifferentialPrivacyServerSideFixedClipping,
+    "dp-server-adaptive": flower.DifferentialPrivacyServerSideAdaptiveClipping,
+    "dp-client-fixed": flower.DifferentialPrivacyClientSideFixedClipping,
+    "dp-client-adaptive": flower.DifferentialPrivacyClientSideAdaptiveClipping,
+}
+CLIENT_MODS: Mapping[str, Mod] = {
+    "dp-client-fixed": fixedclipping_mod,
+    "dp-client-adaptive": adaptiveclipping_mod,
+}
+TREES = ("fedxgbbagging", "fedxgbcyclic")
+_OURS = ("weighted_by_key", "arrayrecord_key", "configrecord_key", "train_loss_key")
+
+
+def names() -> list[str]:
+    """Every strategy that `--strategy` takes."""
+    return sorted([*_plain(), *(f"{wrapper}:fedavg" for wrapper in WRAPPERS)])
+
+
+def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: float) -> Strategy:
+    """The strategy `name` (`fedavg`, `dp-server-fixed:fedadam`, ...) with options given as text.
+
+    Args:
+        name: a strategy of Flower in lower case, behind a wrapper and a colon if one is wanted.
+        options: `--set strategy.KEY=VALUE`, the constructor's own keywords.
+        clients: nodes in the federation; defaults that ask for more nodes are lowered to it.
+        lr: the clients' learning rate, which q-FedAvg needs (Li et al., 2020, algorithm 2).
+
+    Raises:
+        InputError: the name or an option is unknown, or a value is of the wrong kind.
+    """
+    wrapper, _, base_name = name.lower().rpartition(":")
+    if base_name in WRAPPERS:
+        wrapper, base_name = base_name, "fedavg"
+    if wrapper and wrapper not in WRAPPERS:
+        raise unknown("strategy wrapper", wrapper, WRAPPERS)
+    if base_name in TREES:
+        raise InputError(
+            f"strategy {base_name} merges XGBoost trees, but a task trains a torch model; use another"
+        )
+    if base_name not in _plain():
+        raise unknown("strategy", base_name, [*_plain(), *WRAPPERS])
+    base = _plain()[base_name]
+    known = {**_options(base), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of strategy {name}", key, known)
+    values = {key: convert(f"strategy.{key}", text, known[key].annotation) for key, text in options.items()}
+    strategy = _build(base, {**_defaults(base, clients, lr), **values})
+    if not wrapper:
+        return strategy
+    sampled = max(int(clients * values.get("fraction_train", 1.0)), 1)
+    return _build(WRAPPERS[wrapper], {"strategy": strategy, "num_sampled_clients": sampled, **values})
+
+
+def client_mods(name: str) -> list[Mod]:
+    """What the clients of a strategy must wrap around training (client-side clipping)."""
+    return [mod for wrapper, mod in CLIENT_MODS.items() if name.lower().startswith(wrapper)]
+
+
+def is_server_optimizer(strategy: Strategy) -> bool:
+    """Whether the strategy takes an optimiser's step on the mean update (Reddi et al., 2021)."""
+    inner: Any = getattr(strategy, "strategy", strategy)
+    return isinstance(inner, FedOpt | FedAvgM)
+
+
+def _plain() -> dict[str, type[Strategy]]:
+    exported = (getattr(flower, name) for name in flower.__all__)
+    return {
+        kind.__name__.lower(): kind
+        for kind in exported
+        if isinstance(kind, type) and issubclass(kind, Strategy) and not inspect.isabstract(kind)
+        if kind not in WRAPPERS.values()
+    }
+
+
+def _options(kind: type[Strategy]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(kind, eval_str=True).parameters
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if name not in (*_OURS, "strategy") and not name.endswith("_aggr_fn")
+    }
+
+
+def _defaults(kind: type[Strategy], clients: int, lr: float) -> dict[str, Any]:
+    """Ours where Flower's would wait for nodes that a small federation never has."""
+    parameters = inspect.signature(kind).parameters
+    values: dict[str, Any] = {
+        name: min(parameters[name].default, clients)
+        for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+        if name in parameters
+    }
+    if "client_learning_rate" in parameters:
+        values |= {"client_learning_rate": lr, "train_loss_key": "train-loss"}
+    return values
+
+
+def _build(kind: type[Strategy], values: Mapping[str, Any]) -> Strategy:
+    accepted = inspect.signature(kind).parameters
+    missing = [
+        name
+        for name, parameter in accepted.items()
+        if parameter.default is inspect.Parameter.empty and name not in values
+    ]
+    if missing:
+        wanted = ", ".join(f"--set strategy.{name}=VALUE" for name in missing)
+        raise InputError(f"strategy {kind.__name__.lower()} needs {wanted}")
+    try:
+        return kind(**{name: value for name, value in values.items() if name in accepted})
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"strategy {kind.__name__.lower()}: {error}; mend it with --set strategy.KEY=VALUE"
+        ) from error

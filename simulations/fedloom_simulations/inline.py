@@ -1,0 +1,77 @@
+"""The inline engine: every client in this process, one after the other, behind Flower's Grid."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from fedloom_server.flower_ids import RUN_ID, adopt_identity
+
+_FIRST_NODE = 2  # Flower's coordinator is node 1
+
+
+class InlineGrid(Grid):
+    """A grid of `clients` nodes that run `app` in the caller's thread.
+
+    A reply is yielded as soon as it is there, so that the coordinator can fold it in and forget it.
+    """
+
+    def __init__(self, app: ClientApp, clients: int) -> None:
+        adopt_identity()
+        self._app = app
+        self._clients = clients
+        self._contexts: dict[int, Context] = {}
+        self._replies: dict[str, Message] = {}
+        self._pushed = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes; node `2 + i` holds shard `i`."""
+        return range(_FIRST_NODE, _FIRST_NODE + self._clients)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Run each message's node and yield its reply. Nothing waits here, so `timeout` does not apply."""
+        for message in messages:
+            yield self._app(message, self._context(message.metadata.dst_node_id))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Run the messages' nodes now; returns an id for each, to pull its reply with."""
+        ids: list[str] = []
+        for reply in self.send_and_receive(messages):
+            self._pushed += 1
+            ids.append(str(self._pushed))
+            self._replies[ids[-1]] = reply
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies to pushed messages, each given out once."""
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Flower's deprecated way to make a message."""
+        raise NotImplementedError("create messages with flwr.app.Message")
+
+    def set_run(self, run: Any) -> None:
+        """There is one run in this process."""
+
+    @property
+    def run(self) -> Any:
+        """There is no Flower run record here."""
+        raise NotImplementedError("the inline engine keeps no Flower run record; see the run folder")
+
+    def _context(self, node_id: int) -> Context:
+        if node_id not in self._contexts:
+            self._contexts[node_id] = Context(
+                run_id=RUN_ID,
+                node_id=node_id,
+                node_config=UserConfig(
+                    {"partition-id": node_id - _FIRST_NODE, "num-partitions": self._clients}
+                ),
+                state=RecordDict(),
+                run_config=UserConfig({}),
+            )
+        return self._contexts[node_id]

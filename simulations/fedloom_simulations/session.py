@@ -1,0 +1,130 @@
+"""One simulated run from the first round to the files that it leaves."""
+
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fedloom_client.flower_app import make_client_app
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge import STARTED
+from fedloom_edge.cli import INTERRUPTED
+from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.federation import Federation
+from fedloom_server.finish import finish_run
+from fedloom_server.progress import RoundTable
+from fedloom_server.results import versions
+from fedloom_server.store import RunStore
+from fedloom_server.tensorboard import TensorBoardLog
+from fedloom_simulations.setup import Setup
+
+_SPARE_BYTES = 20_000_000  # the database, the report and the logs of a long run
+_COPIES = 5  # of the model: last round, this round, best round, safetensors and ONNX
+
+
+def run_session(setup: Setup) -> int:
+    """Run the federation that `setup` describes and leave a readable folder, however it ends.
+
+    Returns:
+        The exit code: 0, 1, 2 or 130.
+    """
+    trainer = TorchTrainer(setup.plan.task)
+    _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
+    try:
+        with RunStore.create(setup.out, _facts(setup)) as store:
+            status, reason, code = _train(setup, trainer, store)
+            store.set_facts({"status": status, "reason": reason})
+            store.event(status, reason=reason)
+            result = finish_run(store, setup.plan.task, setup.shards.data)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise InputError(f"--out {setup.out}: {error}; make room or choose another folder") from error
+    _say(setup, result)
+    if code:
+        sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}\n")
+    return code
+
+
+def _facts(setup: Setup) -> dict[str, Any]:
+    return {
+        "task": setup.plan.task.name,
+        "engine": setup.engine,
+        "strategy": setup.strategy_name,
+        "partition": setup.recipe.partition,
+        "seed": setup.plan.seed,
+        "clients": setup.plan.clients,
+        "planned_rounds": setup.plan.rounds,
+        "metric": setup.plan.task.metric,
+        "class_names": list(setup.shards.data.class_names),
+        "training": setup.plan.training.to_config(),
+        "versions": versions(),
+    }
+
+
+def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
+    """Run the rounds; returns status, reason and exit code."""
+    counts = setup.shards.label_counts()
+    with ExitStack() as stack:
+        board = TensorBoardLog(setup.out)
+        stack.callback(board.close)
+        table = stack.enter_context(RoundTable(setup.plan.task.metric, setup.plan.rounds))
+        federation = Federation(
+            setup.plan,
+            setup.strategy,
+            trainer,
+            setup.shards.data.test,
+            store,
+            [table, board],
+            lambda client: None if counts is None else counts[client].tolist(),
+        )
+        began = time.perf_counter()
+        store.set_facts({"startup_seconds": began - STARTED})
+        try:
+            _drive(setup, federation)
+            baselines = {
+                name: compute(setup.shards.data) for name, compute in setup.plan.task.baselines.items()
+            }
+            store.set_facts({"baselines": baselines})
+        except KeyboardInterrupt:
+            return "interrupted", "interrupted by the user", INTERRUPTED
+        except FedloomError as error:
+            return "failed", str(error), error.exit_code
+        finally:
+            store.set_facts({"seconds": time.perf_counter() - began})
+    return "finished", "", 0
+
+
+def _drive(setup: Setup, federation: Federation) -> None:
+    app = make_client_app(setup.recipe, setup.mods)
+    if setup.engine == "ray":
+        from fedloom_simulations.ray_engine import run_on_ray
+
+        run_on_ray(app, setup.plan.clients, federation.run)
+    else:
+        from fedloom_simulations.inline import InlineGrid
+
+        federation.run(InlineGrid(app, setup.plan.clients))
+
+
+def _check_space(out: Path, model_bytes: int) -> None:
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    needed = _SPARE_BYTES + _COPIES * model_bytes
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"--out {out}: {free / 1e6:.0f} MB are free and the run needs about {needed / 1e6:.0f} MB; "
+            "make room or choose another folder"
+        )
+
+
+def _say(setup: Setup, result: Mapping[str, Any]) -> None:
+    metric = setup.plan.task.metric
+    lines = []
+    if result["final"]:
+        lines.append(f"{metric} on the held-out test set: {result['final'][metric]:.4f}")
+    lines += [f"  against {name}: {value:.4f}" for name, value in result["baselines"].items()]
+    lines.append(f"{setup.out}: result.json, run.db, model.safetensors, model.onnx, report.png, tensorboard/")
+    sys.stdout.write("\n".join(lines) + "\n")

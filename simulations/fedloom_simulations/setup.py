@@ -1,0 +1,91 @@
+"""From a command line to a checked set-up: everything that can be wrong is found before a run begins."""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.clientapp.typing import Mod
+from flwr.serverapp.strategy import Strategy
+
+from fedloom_client.loading import load_task
+from fedloom_client.shards import ShardRecipe, Shards
+from fedloom_edge.config import override, parse_settings
+from fedloom_edge.errors import InputError
+from fedloom_server.early_stop import EarlyStop
+from fedloom_server.federation import Plan
+from fedloom_server.store import DATABASE
+from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_simulations.simulate import SECTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A run that is ready to begin."""
+
+    recipe: ShardRecipe
+    shards: Shards
+    plan: Plan
+    strategy_name: str
+    strategy: Strategy
+    mods: list[Mod]
+    engine: str
+    out: Path
+
+
+def prepare_run(arguments: argparse.Namespace) -> Setup:
+    """Load the task and its data, cut the shards, check all of it, and make the strategy.
+
+    Raises:
+        InputError: something that the user gave is wrong; nothing has been written.
+    """
+    if arguments.rounds < 1:
+        raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    settings = parse_settings(arguments.settings, SECTIONS)
+    task = load_task(arguments.task)
+    out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if (out / DATABASE).exists() and not arguments.show_partition:
+        raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
+    training = override(task.training, settings["training"], "training")
+    early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
+    recipe = ShardRecipe(
+        task=_absolute(arguments.task),
+        data_dir=str(arguments.data.absolute()) if arguments.data else None,
+        partition=arguments.partition or task.partition,
+        clients=task.clients if arguments.clients is None else arguments.clients,
+        seed=arguments.seed,
+    )
+    shards = recipe.open()
+    clients = len(shards)
+    strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
+    if not arguments.show_partition:
+        _check(shards)
+    return Setup(
+        recipe=recipe,
+        shards=shards,
+        plan=Plan(
+            task=task,
+            training=training,
+            rounds=arguments.rounds,
+            clients=clients,
+            seed=arguments.seed,
+            early_stop=early_stop,
+        ),
+        strategy_name=arguments.strategy,
+        strategy=strategy,
+        mods=client_mods(arguments.strategy),
+        engine=arguments.engine,
+        out=out,
+    )
+
+
+def _check(shards: Shards) -> None:
+    from fedloom_client.torch_trainer.checks import check_task
+
+    check_task(shards.task, shards.data)
+
+
+def _absolute(reference: str) -> str:
+    """A task file's reference that holds in any working directory, for an engine's processes."""
+    path, colon, name = reference.partition(":")
+    return f"{Path(path).absolute()}{colon}{name}" if path.endswith(".py") else reference

@@ -1,0 +1,58 @@
+"""Run a federation on this machine: clients with private shards learn one model together.
+
+TASK is a built-in task (digits, mnist, fashion, stocks, sentiment, activity, tabular) or your own,
+`path/to/file.py[:name]`. Flags beat FEDLOOM_* variables, which beat the TOML file of --config.
+"""
+
+import argparse
+from pathlib import Path
+
+from fedloom_edge.config import add_config_argument
+
+SECTIONS = ("training", "strategy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `fedloom simulate`."""
+    parser.add_argument("task", nargs="?", default="digits", metavar="TASK", help="what is learned")
+    parser.add_argument(
+        "--clients", type=int, metavar="N", help="how many; 0 for one per natural group; default: the task's"
+    )
+    parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
+    parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
+    parser.add_argument(
+        "--partition",
+        metavar="P",
+        help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA or natural; default: the task's",
+    )
+    parser.add_argument(
+        "--engine", choices=("inline", "ray"), default="inline", help="in this process, or on Ray"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder that the task reads its data from")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default: runs/TASK-TIME")
+    parser.add_argument(
+        "--early-stop",
+        metavar="METRIC:ROUNDS",
+        help="stop after so many rounds without a better loss (or accuracy, mae) at the clients",
+    )
+    parser.add_argument(
+        "--show-partition",
+        action="store_true",
+        help="draw the label distribution per client and train nothing",
+    )
+    add_config_argument(parser, *SECTIONS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `fedloom simulate`; returns the exit code."""
+    from fedloom_simulations.setup import prepare_run
+
+    setup = prepare_run(arguments)
+    if arguments.show_partition:
+        from fedloom_simulations.show_partition import show_partition
+
+        return show_partition(setup, arguments.out)
+    from fedloom_simulations.session import run_session
+
+    return run_session(setup)
