@@ -18,7 +18,9 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_imports_run_down_the_table():
-    done = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-cache"], capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -38,7 +40,10 @@ def test_help_of_simulate_imports_nothing_heavy():
 
 
 def test_telemetry_is_off_before_anything_could_send_it():
-    code = "import os, fedloom_client; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['FLWR_TELEMETRY_ENABLED'])"
+    names = ("ORT_DISABLE_TELEMETRY", "FLWR_TELEMETRY_ENABLED")
+    code = f"import os, fedloom_client; print(*(os.environ[name] for name in {names}))"
     environment = {k: v for k, v in os.environ.items() if "TELEMETRY" not in k and k != "CI"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.split() == ["1", "0"]

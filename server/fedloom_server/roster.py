@@ -1,5 +1,6 @@
 """Who takes part: nodes in a fixed order, whatever order or ids an engine gives them."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +32,20 @@ class Member:
     summary: Arrays
 
 
+_PATIENCE = 120.0  # seconds for an engine's nodes to connect
+_POLL = 0.05
+
+
 def meet(grid: Grid, expected: int) -> list[Member]:
-    """Ask every node for its shard's index and size; members in the order of their shards.
+    """Wait for `expected` nodes and ask each for its shard's index and size.
+
+    Returns:
+        Members in the order of their shards.
 
     Raises:
-        RunError: a node cannot open its shard, or two nodes have the same.
+        RunError: nodes are missing, one cannot open its shard, or two have the same.
     """
-    node_ids = list(grid.get_node_ids())
-    questions = [Message(RecordDict(), node_id, MessageType.QUERY) for node_id in node_ids]
+    questions = [Message(RecordDict(), node, MessageType.QUERY) for node in _connected(grid, expected)]
     members: dict[int, Member] = {}
     for reply in grid.send_and_receive(questions):
         if reply.has_error():
@@ -55,6 +62,15 @@ def meet(grid: Grid, expected: int) -> list[Member]:
     if len(members) != expected:
         raise RunError(f"{len(members)} of {expected} clients answered; start the run again")
     return [members[client] for client in sorted(members)]
+
+
+def _connected(grid: Grid, expected: int) -> list[int]:
+    deadline = time.monotonic() + _PATIENCE
+    while len(node_ids := list(grid.get_node_ids())) < expected:
+        if time.monotonic() > deadline:
+            raise RunError(f"{len(node_ids)} of {expected} clients connected in {_PATIENCE:g} s; start again")
+        time.sleep(_POLL)
+    return node_ids
 
 
 class OrderedGrid(Grid):

@@ -1,6 +1,7 @@
 """Flower's strategies by name, with their own options as text."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from flwr.serverapp.strategy.fedopt import FedOpt
 
 from fedloom_edge.config import convert
 from fedloom_edge.errors import InputError, unknown
+
+# Flower tells every step of a round at INFO; the table of rounds tells it better.
+logging.getLogger("flwr").setLevel(logging.WARNING)
 
 # A name may be a wrapper around another: `dp-server-fixed:fedadam`.
 WRAPPERS: Mapping[str, type[Strategy]] = {
@@ -62,11 +66,13 @@ def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: fl
         if key not in known:
             raise unknown(f"option of strategy {name}", key, known)
     values = {key: convert(f"strategy.{key}", text, known[key].annotation) for key, text in options.items()}
-    strategy = _build(base, {**_defaults(base, clients, lr), **values})
+    strategy = _build(base_name, base, {**_defaults(base, clients, lr), **values})
     if not wrapper:
         return strategy
     sampled = max(int(clients * values.get("fraction_train", 1.0)), 1)
-    return _build(WRAPPERS[wrapper], {"strategy": strategy, "num_sampled_clients": sampled, **values})
+    return _build(
+        wrapper, WRAPPERS[wrapper], {"strategy": strategy, "num_sampled_clients": sampled, **values}
+    )
 
 
 def client_mods(name: str) -> list[Mod]:
@@ -112,19 +118,17 @@ def _defaults(kind: type[Strategy], clients: int, lr: float) -> dict[str, Any]:
     return values
 
 
-def _build(kind: type[Strategy], values: Mapping[str, Any]) -> Strategy:
+def _build(name: str, kind: type[Strategy], values: Mapping[str, Any]) -> Strategy:
     accepted = inspect.signature(kind).parameters
     missing = [
-        name
-        for name, parameter in accepted.items()
-        if parameter.default is inspect.Parameter.empty and name not in values
+        key
+        for key, parameter in accepted.items()
+        if parameter.default is inspect.Parameter.empty and key not in values
     ]
     if missing:
-        wanted = ", ".join(f"--set strategy.{name}=VALUE" for name in missing)
-        raise InputError(f"strategy {kind.__name__.lower()} needs {wanted}")
+        wanted = ", ".join(f"--set strategy.{key}=VALUE" for key in missing)
+        raise InputError(f"strategy {name} needs {wanted}")
     try:
-        return kind(**{name: value for name, value in values.items() if name in accepted})
+        return kind(**{key: value for key, value in values.items() if key in accepted})
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"strategy {kind.__name__.lower()}: {error}; mend it with --set strategy.KEY=VALUE"
-        ) from error
+        raise InputError(f"strategy {name}: {error}; mend it with --set strategy.KEY=VALUE") from error

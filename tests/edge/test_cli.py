@@ -83,7 +83,10 @@ def test_flags_beat_the_environment_which_beats_the_file(probe, tmp_path, monkey
     monkeypatch.setenv("FEDLOOM_SET", "training.lr=0.2")
     cli.main(["probe", "--config", str(file), "--set", "training.epochs=9"])
     assert (probe.seen.clients, probe.seen.early_stop) == (3, "loss:7")
-    assert dict(setting.split("=") for setting in probe.seen.settings) == {"training.lr": "0.2", "training.epochs": "9"}
+    assert dict(setting.split("=") for setting in probe.seen.settings) == {
+        "training.lr": "0.2",
+        "training.epochs": "9",
+    }
     monkeypatch.setenv("FEDLOOM_CLIENTS", "4")
     cli.main(["probe", "--config", str(file)])
     assert probe.seen.clients == 4

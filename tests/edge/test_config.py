@@ -8,7 +8,9 @@ from fedloom_edge.errors import InputError
 
 
 def test_settings_are_sorted_into_their_sections_and_the_last_wins():
-    parsed = parse_settings(["training.lr=0.1", "strategy.eta=1", "training.lr=0.2"], ["training", "strategy"])
+    parsed = parse_settings(
+        ["training.lr=0.1", "strategy.eta=1", "training.lr=0.2"], ["training", "strategy"]
+    )
     assert parsed == {"training": {"lr": "0.2"}, "strategy": {"eta": "1"}}
 
 

@@ -1,0 +1,1 @@
+"""Pictures and tables of runs, made from run stores alone."""

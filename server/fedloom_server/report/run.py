@@ -1,0 +1,222 @@
+"""report.png: one run on one page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedloom_server.report import history, lines
+from fedloom_server.report.labels import draw_labels
+from fedloom_server.report.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    RULE,
+    SKY,
+    VERMILLION,
+    header,
+    label_axes,
+    legend_line,
+    note,
+    page,
+    panel,
+    round_axis,
+    save,
+    shorten,
+)
+from fedloom_server.store import Round, RunStore
+
+_LEFT, _RIGHT = 0.075, 0.945
+METRIC_NAMES = {"accuracy": "Accuracy", "mae": "Mean absolute error"}
+
+
+def draw_run(store: RunStore, path: Path) -> None:
+    """Draw a run's report to `path`: learning, its spread over clients, their data, and the cost."""
+    save(run_figure(store), path)
+
+
+def run_figure(store: RunStore) -> Figure:
+    """The report of a run with at least one round as a Matplotlib figure."""
+    facts, rounds = store.facts(), store.rounds()
+    figure = page()
+    _header(figure, facts, rounds)
+    upper = figure.add_gridspec(
+        1, 2, left=_LEFT, right=_RIGHT, top=0.795, bottom=0.475, width_ratios=(1.25, 1), wspace=0.28
+    )
+    _metric(figure.add_subplot(upper[0]), store, facts, rounds)
+    _loss(figure.add_subplot(upper[1]), rounds)
+    lower = figure.add_gridspec(
+        1, 2, left=_LEFT, right=_RIGHT, top=0.375, bottom=0.085, width_ratios=(1.25, 1), wspace=0.28
+    )
+    names = facts.get("class_names", ())
+    draw_labels(figure, lower[0], history.label_counts(store), history.sizes(store), names)
+    costs = lower[1].subgridspec(3, 1, hspace=0.75)
+    _costs([figure.add_subplot(costs[row]) for row in range(3)], rounds)
+    _footer(figure, facts, rounds)
+    return figure
+
+
+def _header(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> None:
+    trained = rounds[-1].number
+    status = "" if facts.get("status") == "finished" else f"  ·  {facts.get('status')}"
+    parts = (
+        facts["strategy"],
+        facts["partition"],
+        _count(facts["clients"], "client"),
+        _count(trained, "round"),
+        f"seed {facts['seed']}",
+        f"{facts['engine']} engine",
+    )
+    header(figure, str(facts["task"]), "  ·  ".join(parts) + status, _LEFT, 0.93)
+    metric = facts["metric"]
+    traffic = float(sum(entry.bytes_up + entry.bytes_down for entry in rounds))
+    unit, scale = history.byte_unit(traffic)
+    tiles = [
+        (history.figure(_last(rounds, "metric")), f"test {metric}"),
+        (history.figure(_last(rounds, "worst_metric")), f"{metric}, worst 5 % of clients"),
+        (history.figure(_last(rounds, "loss")), "test loss"),
+        (f"{traffic / scale:.3g} {unit}", "traffic"),
+        (history.duration(facts.get("seconds")), "duration"),
+    ]
+    for place, (value, caption) in zip(np.linspace(_RIGHT - 0.46, _RIGHT, len(tiles)), tiles, strict=True):
+        figure.text(place, 0.93, value, fontsize=13, color=INK, ha="right", va="baseline")
+        figure.text(place, 0.93 - 0.25 / 8.27, caption, fontsize=7, color=MUTED, ha="right", va="baseline")
+    figure.add_artist(_rule(0.88))
+
+
+def _metric(axes: Axes, store: RunStore, facts: Mapping[str, Any], rounds: list[Round]) -> None:
+    metric = facts["metric"]
+    x = np.array([entry.number for entry in rounds], dtype=np.float64)
+    quantiles = history.client_quantiles(rounds, store.client_rounds("evaluate"))
+    test, worst = history.column(rounds, "metric"), history.column(rounds, "worst_metric")
+    panel(axes, f"{METRIC_NAMES.get(metric, metric)}, and its spread over clients", legend=True)
+    label_axes(axes, "round", metric)
+    round_axis(axes, rounds[0].number, rounds[-1].number)
+    baselines = {name: value for name, value in facts.get("baselines", {}).items() if np.isfinite(value)}
+    if not any(np.isfinite(values).any() for values in (test, worst, quantiles)):
+        note(axes, f"no {metric} was measured")
+        return
+    lines.line(axes, x, test, "test set", BLUE)
+    lines.bands(axes, x, quantiles)
+    lines.line(axes, x, worst, "worst 5 %", VERMILLION, linewidth=1.1)
+    legend_line(axes)
+    references = np.array(list(baselines.values()), dtype=np.float64)
+    lines.value_axis(axes, [test, worst, quantiles, references], bounded=metric == "accuracy")
+    for name, value in baselines.items():
+        axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            f"{shorten(name, 40)} {history.figure(value)}",
+            (0, value),
+            xytext=(4, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            fontsize=7,
+            color=MUTED,
+        )
+    lines.end_values(axes, [(test, BLUE), (worst, VERMILLION)])
+
+
+def _loss(axes: Axes, rounds: list[Round]) -> None:
+    x = np.array([entry.number for entry in rounds], dtype=np.float64)
+    shown = (
+        ("loss", "test set", BLUE),
+        ("train_loss", "clients, training", ORANGE),
+        ("federated_loss", "clients, validation", GREEN),
+    )
+    series = [(history.column(rounds, name), label, color) for name, label, color in shown]
+    panel(axes, "Loss", legend=True)
+    label_axes(axes, "round", "mean loss")
+    round_axis(axes, rounds[0].number, rounds[-1].number)
+    if not any(np.isfinite(values).any() for values, _, _ in series):
+        note(axes, "no loss was measured")
+        return
+    for values, label, color in series:
+        if np.isfinite(values).any():
+            lines.line(axes, x, values, label, color, linewidth=1.6 if color == BLUE else 1.1)
+    legend_line(axes)
+    lines.value_axis(axes, [values for values, _, _ in series], bounded=False)
+    lines.end_values(axes, [(values, color) for values, _, color in series])
+
+
+def _costs(stack: list[Axes], rounds: list[Round]) -> None:
+    """Traffic, time and clients of every round, one above the other."""
+    x = np.array([entry.number for entry in rounds], dtype=np.float64)
+    traffic, seconds, clients = stack
+    up, down = (history.column(rounds, name) for name in ("bytes_up", "bytes_down"))
+    unit, scale = history.byte_unit(float(max(up.max(), down.max())))
+    panel(traffic, f"Traffic, {unit} a round")
+    lines.columns(traffic, x, up / scale, BLUE, "up")
+    lines.columns(traffic, x, -down / scale, SKY, "down")
+    traffic.axhline(0, color="white", linewidth=0.8)
+    traffic.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    _corner_legend(traffic)
+    panel(seconds, "Time, seconds a round")
+    lines.columns(seconds, x, history.column(rounds, "seconds"), MUTED, "seconds")
+    panel(clients, "Clients a round")
+    _clients(clients, x, rounds)
+    for axes in stack:
+        round_axis(axes, rounds[0].number, rounds[-1].number)
+        axes.locator_params(axis="y", nbins=3)
+    for axes in stack[:-1]:
+        axes.tick_params(labelbottom=False)
+    label_axes(clients, "round")
+
+
+def _clients(axes: Axes, x: np.ndarray[Any, Any], rounds: list[Round]) -> None:
+    kinds = (
+        ("clients_ok", "ok", MUTED),
+        ("clients_failed", "failed", VERMILLION),
+        ("rejected", "rejected", ORANGE),
+    )
+    bottom = np.zeros(len(x))
+    for name, label, color in kinds:
+        heights = history.column(rounds, name)
+        total = int(heights.sum())
+        if total or label == "ok":
+            lines.columns(axes, x, heights, color, label if label == "ok" else f"{total} {label}", bottom)
+            bottom = bottom + heights
+    _corner_legend(axes)
+
+
+def _corner_legend(axes: Axes) -> None:
+    """A legend at the right of the panel's title."""
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 0.98),
+        ncols=3,
+        frameon=False,
+        fontsize=7,
+        labelcolor=MUTED,
+        handlelength=0.8,
+        handleheight=0.8,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        borderpad=0,
+        borderaxespad=0.2,
+    )
+
+
+def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> None:
+    versions = facts.get("versions", {})
+    shown = ", ".join(f"{name} {versions[name]}" for name in ("fedloom", "flwr", "torch") if name in versions)
+    text = f"arrays {rounds[-1].arrays[:12]}  ·  {shown}"
+    figure.text(_RIGHT, 0.018, text, fontsize=6.5, color=MUTED, ha="right", va="baseline")
+
+
+def _rule(y: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([_LEFT, _RIGHT], [y, y], color=RULE, linewidth=0.8)
+
+
+def _last(rounds: list[Round], name: str) -> float | None:
+    return history.last_finite(history.column(rounds, name))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
