@@ -92,7 +92,7 @@ def _trainer(recipe: ShardRecipe) -> Trainer:
 def _describe(node: Node, message: Message) -> RecordDict:
     preprocess = node.task.preprocess
     summary = {} if preprocess is None else preprocess.summarise(node.raw.train)
-    facts = {
+    facts: dict[str, Any] = {
         "partition-id": node.partition,
         "num-examples": len(node.raw.train),
         "validation-examples": len(node.raw.validation),

@@ -1,7 +1,6 @@
 """Atomic file writes: a reader sees the old content or the new, never a part."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     On any exception the temporary file is removed and `path` is untouched.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
+        temporary.touch()
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

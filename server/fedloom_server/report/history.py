@@ -72,7 +72,8 @@ def duration(seconds: float | None) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A loss or metric in `digits` decimals; small ones in significant digits; a dash for None."""
+    """A loss or metric in `digits` decimals, in significant digits if tiny; a dash for None or NaN."""
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 0.1 else f"{value:.{digits}g}"
+    tiny = 0 < abs(value) < 10.0 ** (2 - digits)
+    return f"{value:#.{digits}g}" if tiny else f"{value:.{digits}f}"

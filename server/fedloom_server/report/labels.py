@@ -11,7 +11,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedloom_server.report.style import BLUE, INK, MUTED, RULE, label_axes, panel, shorten
+from fedloom_server.report.style import BLUE, GREY, INK, MUTED, RULE, label_axes, panel, shorten
 
 Counts = NDArray[np.int64]
 _FEW_CLIENTS, _FEW_CLASSES = 16, 14  # so many have their number written in the cell
@@ -39,35 +39,34 @@ def draw_labels(
         axes = figure.add_subplot(place)
         panel(axes, "Examples per client")
         ordered = np.sort(np.asarray(sizes))[::-1] if many else np.asarray(sizes)
-        _bars(axes, ordered)
+        _bars(axes, ordered, ticks=6)
         label_axes(axes, "clients, ordered by size" if many else "client", "training examples")
         return
-    order = np.lexsort((-counts.max(axis=1), counts.argmax(axis=1))) if many else np.arange(len(counts))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1))) if many else np.arange(len(counts))
     grid = place.subgridspec(2, 2, height_ratios=(1, 4.6), width_ratios=(60, 1), hspace=0.07, wspace=0.04)
     top = figure.add_subplot(grid[0, 0])
     axes = figure.add_subplot(grid[1, 0], sharex=top)
-    panel(top, "Labels per client")
-    _bars(top, np.asarray(sizes)[order])
+    panel(top, "Examples per client, and their labels")
+    _bars(top, np.asarray(sizes)[order], ticks=3)
     top.tick_params(labelbottom=False, bottom=False)
-    label_axes(top, y="examples")
-    shares = figure.add_subplot(grid[1, 1])
-    _heat_map(axes, counts[order], names, shares)
     label_axes(axes, "clients, ordered by their largest class" if many else "client")
+    _heat_map(axes, counts[order], shares[order], names)
+    _scale(figure.add_subplot(grid[1, 1]), axes)
 
 
-def _bars(axes: Axes, sizes: NDArray[Any]) -> None:
-    axes.bar(range(len(sizes)), sizes, 0.8 if len(sizes) <= 60 else 1.0, color=MUTED, alpha=0.75, linewidth=0)
+def _bars(axes: Axes, sizes: NDArray[Any], ticks: int) -> None:
+    axes.bar(range(len(sizes)), sizes, 0.8 if len(sizes) <= 60 else 1.0, color=GREY, linewidth=0)
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True))
 
 
-def _heat_map(axes: Axes, counts: Counts, names: Sequence[str], bar: Axes) -> None:
+def _heat_map(axes: Axes, counts: Counts, shares: NDArray[Any], names: Sequence[str]) -> None:
     """Shares of classes (rows) in clients (columns), on a scale that is the same in every picture."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # The square root keeps a class in fifty visible beside one that is all a client has.
     norm = PowerNorm(0.5, 0, 1)
-    picture = axes.imshow(shares.T, cmap=_SHARES, norm=norm, aspect="auto", interpolation="nearest")
+    axes.imshow(shares.T, cmap=_SHARES, norm=norm, aspect="auto", interpolation="auto")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(labelsize=7.5, labelcolor=MUTED, color=RULE, length=0, pad=3)
@@ -84,11 +83,17 @@ def _heat_map(axes: Axes, counts: Counts, names: Sequence[str], bar: Axes) -> No
                 fontsize=6.5,
                 color="white" if dark else (INK if count else RULE),
             )
-    scale = axes.figure.colorbar(picture, cax=bar, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])  # type: ignore[union-attr]
-    scale.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
-    scale.ax.tick_params(labelsize=7, labelcolor=MUTED, color=RULE, length=2)
-    scale.ax.set_title("share", fontsize=7, color=MUTED, pad=4, loc="left")
-    scale.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _scale(place: Axes, picture: Axes) -> None:
+    """The heat map's colour scale."""
+    scale = place.get_figure(root=True).colorbar(
+        picture.images[0], cax=place, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1]
+    )
+    place.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
+    place.tick_params(labelsize=7, labelcolor=MUTED, color=RULE, length=2)
+    place.set_title("share", fontsize=7, color=MUTED, pad=4, loc="left")
+    scale.outline.set_visible(False)
 
 
 def _name_classes(axes: Axes, classes: int, names: Sequence[str]) -> None:

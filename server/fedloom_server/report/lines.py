@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from fedloom_server.report.history import Floats, figure, last_finite
-from fedloom_server.report.style import BLUE
+from fedloom_server.report.style import BLUE, MUTED
 
 _FEW = 25  # so many points carry markers
 _LABEL_POINTS = 9.5  # distance of two end labels
@@ -17,8 +18,9 @@ _LOG_FROM = 30.0  # a larger ratio of highest to lowest is drawn on a logarithmi
 def line(axes: Axes, x: Floats, y: Floats, label: str, color: str, **style: Any) -> None:
     """A line through measured points: it breaks at a missing one, and a lonely point is a dot."""
     marks = np.isfinite(y) if len(x) <= _FEW else _alone(y)
-    options = {"linewidth": 1.6, "markersize": 3.2, "solid_capstyle": "round", **style}
-    axes.plot(x, y, color=color, label=label, marker="o", markevery=np.flatnonzero(marks).tolist(), **options)
+    if marks.any():
+        style = {"marker": "o", "markersize": 3.2, "markevery": np.flatnonzero(marks).tolist(), **style}
+    axes.plot(x, y, color=color, label=label, **{"linewidth": 1.6, "solid_capstyle": "round", **style})
 
 
 def bands(axes: Axes, x: Floats, quantiles: Floats) -> None:
@@ -44,10 +46,30 @@ def value_axis(axes: Axes, values: Sequence[Floats], *, bounded: bool) -> None:
     if not bounded and low > 0 and high / low > _LOG_FROM:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.3, high * 1.3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e4 else (1,)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         return
     room = 0.06 * (high - low) or 0.1 * abs(high) or 0.1
     low, high = low - room, high + room
     axes.set_ylim(max(low, -0.01) if bounded else low, min(high, 1.01) if bounded else high)
+
+
+def reference(axes: Axes, value: float, text: str, beside: Floats) -> None:
+    """A dashed line at `value`, named at the side where the series `beside` is further away."""
+    measured = beside[np.isfinite(beside)]
+    right = not measured.size or abs(measured[-1] - value) > abs(measured[0] - value)
+    axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        text,
+        (1 if right else 0, value),
+        xytext=(-3 if right else 3, 2),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        fontsize=7,
+        color=MUTED,
+        ha="right" if right else "left",
+    )
 
 
 def end_values(axes: Axes, series: Sequence[tuple[Floats, str]], texts: Sequence[str] = ()) -> None:

@@ -30,7 +30,7 @@ def draw_partition(
     classes = 0 if counts is None else min(counts.shape[1], 30)
     height = 4.6 + 0.12 * classes
     figure = page((9.5, height))
-    header(figure, title, partition_summary(counts, sizes), 0.11, 1 - 0.5 / height)
+    header(figure, title, partition_summary(counts, sizes), 0.11, 1 - 0.5 / height, width=7.8)
     place = figure.add_gridspec(1, 1, left=0.11, right=0.93, top=1 - 1.25 / height, bottom=0.6 / height)[0]
     draw_labels(figure, place, counts, sizes, class_names)
     save(figure, path)

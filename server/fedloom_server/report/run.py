@@ -13,10 +13,10 @@ from fedloom_server.report.labels import draw_labels
 from fedloom_server.report.style import (
     BLUE,
     GREEN,
+    GREY,
     INK,
     MUTED,
     ORANGE,
-    RULE,
     SKY,
     VERMILLION,
     header,
@@ -26,6 +26,7 @@ from fedloom_server.report.style import (
     page,
     panel,
     round_axis,
+    rule,
     save,
     shorten,
 )
@@ -72,21 +73,21 @@ def _header(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> No
         f"seed {facts['seed']}",
         f"{facts['engine']} engine",
     )
-    header(figure, str(facts["task"]), "  ·  ".join(parts) + status, _LEFT, 0.93)
+    header(figure, str(facts["task"]), "  ·  ".join(parts) + status, _LEFT, 0.924, width=4.3)
     metric = facts["metric"]
     traffic = float(sum(entry.bytes_up + entry.bytes_down for entry in rounds))
     unit, scale = history.byte_unit(traffic)
     tiles = [
         (history.figure(_last(rounds, "metric")), f"test {metric}"),
-        (history.figure(_last(rounds, "worst_metric")), f"{metric}, worst 5 % of clients"),
+        (history.figure(_last(rounds, "worst_metric")), "worst 5 % of clients"),
         (history.figure(_last(rounds, "loss")), "test loss"),
         (f"{traffic / scale:.3g} {unit}", "traffic"),
         (history.duration(facts.get("seconds")), "duration"),
     ]
-    for place, (value, caption) in zip(np.linspace(_RIGHT - 0.46, _RIGHT, len(tiles)), tiles, strict=True):
-        figure.text(place, 0.93, value, fontsize=13, color=INK, ha="right", va="baseline")
-        figure.text(place, 0.93 - 0.25 / 8.27, caption, fontsize=7, color=MUTED, ha="right", va="baseline")
-    figure.add_artist(_rule(0.88))
+    for place, (value, caption) in zip(np.linspace(_RIGHT - 0.42, _RIGHT, len(tiles)), tiles, strict=True):
+        figure.text(place, 0.944, value, fontsize=13, color=INK, ha="right", va="baseline")
+        figure.text(place, 0.924, caption, fontsize=7, color=MUTED, ha="right", va="baseline")
+    rule(figure, _LEFT, _RIGHT, 0.878)
 
 
 def _metric(axes: Axes, store: RunStore, facts: Mapping[str, Any], rounds: list[Round]) -> None:
@@ -108,16 +109,7 @@ def _metric(axes: Axes, store: RunStore, facts: Mapping[str, Any], rounds: list[
     references = np.array(list(baselines.values()), dtype=np.float64)
     lines.value_axis(axes, [test, worst, quantiles, references], bounded=metric == "accuracy")
     for name, value in baselines.items():
-        axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            f"{shorten(name, 40)} {history.figure(value)}",
-            (0, value),
-            xytext=(4, 2),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            fontsize=7,
-            color=MUTED,
-        )
+        lines.reference(axes, value, f"{shorten(name, 40)} {history.figure(value)}", test)
     lines.end_values(axes, [(test, BLUE), (worst, VERMILLION)])
 
 
@@ -153,10 +145,12 @@ def _costs(stack: list[Axes], rounds: list[Round]) -> None:
     lines.columns(traffic, x, up / scale, BLUE, "up")
     lines.columns(traffic, x, -down / scale, SKY, "down")
     traffic.axhline(0, color="white", linewidth=0.8)
+    highest = 1.08 * float(max(up.max(), down.max(), 1)) / scale
+    traffic.set_ylim(-highest, highest)
     traffic.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     _corner_legend(traffic)
     panel(seconds, "Time, seconds a round")
-    lines.columns(seconds, x, history.column(rounds, "seconds"), MUTED, "seconds")
+    lines.columns(seconds, x, history.column(rounds, "seconds"), GREY, "seconds")
     panel(clients, "Clients a round")
     _clients(clients, x, rounds)
     for axes in stack:
@@ -169,7 +163,7 @@ def _costs(stack: list[Axes], rounds: list[Round]) -> None:
 
 def _clients(axes: Axes, x: np.ndarray[Any, Any], rounds: list[Round]) -> None:
     kinds = (
-        ("clients_ok", "ok", MUTED),
+        ("clients_ok", "ok", GREY),
         ("clients_failed", "failed", VERMILLION),
         ("rejected", "rejected", ORANGE),
     )
@@ -178,7 +172,7 @@ def _clients(axes: Axes, x: np.ndarray[Any, Any], rounds: list[Round]) -> None:
         heights = history.column(rounds, name)
         total = int(heights.sum())
         if total or label == "ok":
-            lines.columns(axes, x, heights, color, label if label == "ok" else f"{total} {label}", bottom)
+            lines.columns(axes, x, heights, color, label if label == "ok" else f"{total:,} {label}", bottom)
             bottom = bottom + heights
     _corner_legend(axes)
 
@@ -206,12 +200,6 @@ def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> No
     shown = ", ".join(f"{name} {versions[name]}" for name in ("fedloom", "flwr", "torch") if name in versions)
     text = f"arrays {rounds[-1].arrays[:12]}  ·  {shown}"
     figure.text(_RIGHT, 0.018, text, fontsize=6.5, color=MUTED, ha="right", va="baseline")
-
-
-def _rule(y: float) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([_LEFT, _RIGHT], [y, y], color=RULE, linewidth=0.8)
 
 
 def _last(rounds: list[Round], name: str) -> float | None:

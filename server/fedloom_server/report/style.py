@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedloom_edge.errors import InputError
@@ -13,9 +15,9 @@ from fedloom_edge.files import replacing
 
 # Okabe and Ito's colours (2008), told apart with every common kind of colour vision.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
-PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK, YELLOW)
-INK, MUTED, RULE = "#1c1c1c", "#636363", "#d4d4d4"
+SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
+INK, MUTED, GREY, RULE = "#1c1c1c", "#636363", "#929292", "#d4d4d4"
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK, GREY)  # their yellow fades on paper
 
 A4_LANDSCAPE = (11.69, 8.27)  # inches
 _DPI = 160
@@ -41,17 +43,25 @@ def check_format(path: Path) -> None:
         raise InputError(f"--out {path}: there is no folder {path.parent}; make it first")
 
 
+def rule(figure: Figure, left: float, right: float, y: float) -> None:
+    """A thin line across the page, in figure fractions."""
+    figure.add_artist(Line2D([left, right], [y, y], color=RULE, linewidth=0.8))
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write the figure to `path` in one step; its ending decides the format."""
     with replacing(path) as temporary:
         figure.savefig(temporary)
 
 
-def header(figure: Figure, title: str, subtitle: str, left: float, y: float) -> None:
-    """A page's title with a line of facts under it; `left` and `y` are figure fractions."""
-    figure.text(left, y, shorten(title, 48), fontsize=19, fontweight="bold", color=INK, va="baseline")
+def header(figure: Figure, title: str, subtitle: str, left: float, y: float, width: float) -> None:
+    """A page's title, fitted into `width` inches, over a line of facts; `left`, `y`: figure fractions."""
+    points = width * 72 / 0.7  # a bold letter is about 0.7 of its size wide
+    size = float(np.clip(points / len(title), 11, 19))
+    title = shorten(title, int(points / size))
+    figure.text(left, y, title, fontsize=size, fontweight="bold", color=INK, va="baseline")
     height = figure.get_size_inches()[1]
-    figure.text(left, y - 0.25 / height, subtitle, fontsize=9, color=MUTED, va="baseline")
+    figure.text(left, y - 0.26 / height, subtitle, fontsize=9, color=MUTED, va="baseline")
 
 
 def panel(axes: Axes, title: str, *, legend: bool = False) -> None:

@@ -1,0 +1,101 @@
+"""Shards from a recipe: the few values from which any process makes the same shards."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom_client.loading import load_data, load_task
+from fedloom_client.partition import Partition, natural_groups
+from fedloom_client.samples import Data, Indices, Samples, Shard, View
+from fedloom_client.seeds import generator
+from fedloom_client.task import Task
+from fedloom_edge.errors import InputError
+
+
+@dataclass(frozen=True)
+class ShardRecipe:
+    """What decides every shard; small, hashable, and sent to an engine's processes instead of data.
+
+    Attributes:
+        task: built-in name or `path/to/file.py[:name]`.
+        data_dir: folder of `--data`, or None.
+        partition: as `--partition` takes it.
+        clients: how many shards; 0 for one per natural group.
+        seed: of the partition and of the validation parts.
+        validation: share of each shard that is measured on and not trained on, in [0, 1).
+    """
+
+    task: str
+    data_dir: str | None
+    partition: str
+    clients: int
+    seed: int
+    validation: float = 0.1
+
+    def open(self) -> "Shards":
+        """The shards; data is read once in a process, however often this is called."""
+        return _open(self)
+
+
+@lru_cache(maxsize=2)
+def _open(recipe: ShardRecipe) -> "Shards":
+    return Shards(recipe)
+
+
+class Shards:
+    """Every client's shard, made when it is asked for and without a copy."""
+
+    def __init__(self, recipe: ShardRecipe) -> None:
+        partition = Partition.parse(recipe.partition)
+        self.recipe = recipe
+        self.task: Task = load_task(recipe.task)
+        self.data: Data = load_data(self.task, Path(recipe.data_dir) if recipe.data_dir else None)
+        clients = recipe.clients or natural_groups(self.data.train)
+        if recipe.clients == 0 and clients == 0:
+            raise InputError("--clients 0 means one per natural group, and this data has none; give a number")
+        self.indices = partition.cut(self.data.train, clients, recipe.seed)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, client: int) -> Shard:
+        indices = self.indices[client]
+        held_out = self._held_out(View(self.data.train, indices), client)
+        base = self.data.train
+        return Shard(View(base, indices[~held_out]), View(base, indices[held_out]))
+
+    def label_counts(self) -> NDArray[np.int64] | None:
+        """Examples of each class at each client (clients, classes); None without class labels."""
+        labels = self.data.train.labels
+        if labels is None:
+            return None
+        classes = int(labels.max()) + 1
+        return np.stack([np.bincount(labels[indices], minlength=classes) for indices in self.indices])
+
+    def _held_out(self, shard: Samples, client: int) -> NDArray[np.bool_]:
+        """Which of a shard's samples are its validation part; at least one is left to train on."""
+        count = min(round(self.recipe.validation * len(shard)), len(shard) - 1)
+        held_out = np.zeros(len(shard), np.bool_)
+        if self.data.ordered:
+            held_out[len(shard) - count :] = True
+            return held_out
+        order = generator(self.recipe.seed, "validation", client).permutation(len(shard))
+        if shard.blocks is None:
+            held_out[order[:count]] = True
+            return held_out
+        return np.isin(shard.blocks, _whole_blocks(shard.blocks[order], count))
+
+
+def _whole_blocks(blocks: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Blocks in order of appearance that together hold nearest to `count` samples, one at least to spare."""
+    names, first, sizes = np.unique(blocks, return_index=True, return_counts=True)
+    order = np.argsort(first)[: len(names) - 1]
+    totals = np.concatenate([[0], np.cumsum(sizes[order])])
+    best = int(np.argmin(np.abs(totals - count)))
+    return names[order[: max(best, min(1, len(order)))]]
+
+
+__all__ = ["Indices", "ShardRecipe", "Shards"]

@@ -1,0 +1,51 @@
+"""Handwritten digits, 8x8 pixels, 10 classes: scikit-learn's 1,797 scans. The default task."""
+
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from fedloom_client import ArraySamples, Data, Task, Training
+from fedloom_edge.errors import DataError
+
+
+def model() -> nn.Module:
+    """Two convolutions with batch normalisation, then a hidden layer with dropout."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),  # (B, 32, 8, 8)
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(2),  # (B, 64, 4, 4)
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(64 * 4 * 4, 64),
+        nn.ReLU(),
+        nn.Dropout(0.25),
+        nn.Linear(64, 10),
+    )
+
+
+def data(_: Path | None) -> Data:
+    """Pixels in [0, 1] as (N, 1, 8, 8); a fifth of each digit is held out."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise DataError("task digits needs scikit-learn: pip install 'fedloom[data]'") from None
+    digits = load_digits()
+    x = (digits.images / 16).astype(np.float32)[:, np.newaxis]
+    y = digits.target.astype(np.int64)
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    names = tuple(str(digit) for digit in range(10))
+    return Data(ArraySamples(x_train, y_train), ArraySamples(x_test, y_test), class_names=names)
+
+
+task = Task(
+    name="digits",
+    model=model,
+    data=data,
+    training=Training(optimizer="momentum", lr=0.01, batch_size=16, epochs=2, schedule="cosine"),
+)

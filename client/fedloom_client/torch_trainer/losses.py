@@ -1,0 +1,53 @@
+"""Losses and the standard metric, by the names a task uses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs (B, ...), targets (B, ...)) -> mean over the batch, a scalar."""
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, targets)
+
+
+def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """On logits (B,) or (B, 1); targets 0 or 1 (B,)."""
+    return functional.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets)
+
+
+def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(outputs.reshape(targets.shape), targets)
+
+
+def _huber(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Quadratic within 1 of the target, linear beyond (Huber, 1964)."""
+    return functional.huber_loss(outputs.reshape(targets.shape), targets)
+
+
+LOSSES: dict[str, LossFunction] = {
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "mse": _mse,
+    "huber": _huber,
+}
+
+
+def target_type(loss: str) -> torch.dtype:
+    """Dtype that the targets of a loss have: int64 classes, or float32."""
+    return torch.int64 if loss == "cross_entropy" else torch.float32
+
+
+def standard_metric(loss: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Accuracy for the cross-entropies, mean absolute error for the others."""
+    if loss == "cross_entropy":
+        return float(np.mean(outputs.argmax(axis=1) == targets))
+    if loss == "binary_cross_entropy":
+        return float(np.mean((outputs.reshape(targets.shape) > 0) == (targets > 0.5)))
+    return float(np.mean(np.abs(outputs.reshape(targets.shape) - targets)))

@@ -1,0 +1,66 @@
+"""Show a run, or compare several: a table in the terminal and a picture.
+
+For one DIR: its rounds, and its report.png drawn anew. For several: a row a run, and comparison.png.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedloom_server.store import RunStore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `fedloom report`."""
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run's folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the picture (.png, .pdf or .svg); default: DIR/report.png, or comparison.png for several",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `fedloom report`; returns the exit code."""
+    from fedloom_edge.errors import InputError
+    from fedloom_server.store import RunStore
+
+    with ExitStack() as stack:
+        stores = [stack.enter_context(RunStore.open(folder)) for folder in arguments.folders]
+        one = len(stores) == 1
+        out: Path = arguments.out or (stores[0].folder / "report.png" if one else Path("comparison.png"))
+        try:
+            _show(stores, out)
+        except OSError as error:
+            raise InputError(f"--out {out}: {error.strerror}; choose another file") from error
+    return 0
+
+
+def _show(stores: "Sequence[RunStore]", out: Path) -> None:
+    from fedloom_server.report.comparison import draw_comparison
+    from fedloom_server.report.run import draw_run
+    from fedloom_server.report.style import check_format
+    from fedloom_server.report.table import rounds_table, runs_table
+
+    check_format(out)
+    _say(runs_table(stores))
+    if len(stores) == 1:
+        _say("\n" + rounds_table(stores[0]))
+    drawn = [store for store in stores if store.rounds()]
+    if not drawn:
+        _say("no round is finished yet, so there is nothing to draw")
+        return
+    if len(stores) == 1:
+        draw_run(drawn[0], out)
+    else:
+        draw_comparison(drawn, out)
+    _say(f"\n{out}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
