@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedloom_client.flower_app import from_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
+from fedloom_server.grids import GridWrapper
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,15 @@ def _connected(grid: Grid, expected: int) -> list[int]:
     return node_ids
 
 
-class OrderedGrid(Grid):
+class OrderedGrid(GridWrapper):
     """A grid whose nodes stand in the members' order.
 
-    Flower's strategies sample from the order that a grid lists its nodes in, and sum replies in the
-    order that they arrive in; both are made independent of the engine here.
+    Flower's strategies sample from the list of nodes that a grid gives, so the same seed chooses the
+    same clients only if that list does not depend on the engine.
     """
 
     def __init__(self, inner: Grid, members: Sequence[Member]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -91,30 +92,3 @@ class OrderedGrid(Grid):
     def client_of(self, node_id: int) -> int:
         """Index of a node's shard."""
         return self.clients[node_id]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send messages and yield the replies as they arrive."""
-        return self.inner.send_and_receive(messages, timeout=timeout)
-
-    def set_run(self, run: Any) -> None:
-        """Pass on to the engine's grid."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """The engine's run."""
-        return self.inner.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Pass on to the engine's grid."""
-        return self.inner.create_message(*args, **kwargs)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass on to the engine's grid."""
-        return self.inner.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on to the engine's grid."""
-        return self.inner.pull_messages(message_ids)

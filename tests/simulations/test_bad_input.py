@@ -41,7 +41,7 @@ def test_a_wrong_word_is_refused_in_one_line(simulate, argv, expected):
         ({"model": "lambda: nn.Linear(5, 3)"}, "4"),
         ({"model": "lambda: nn.Linear(4, 3)[0]"}, "my_task.py"),
         ({"x": "np.full((120, 4), np.nan, np.float32)"}, "NaN"),
-        ({"x": "np.zeros((119, 4), np.float32)"}, "119"),
+        ({"x": "np.zeros((119, 4), np.float32)"}, "29"),
         ({"data": "lambda folder: 1 / 0"}, "my_task.py"),
         ({"extra": "loss='cross_entrop'"}, "cross_entropy"),
         ({"extra": "loss='mse'"}, "mse"),

@@ -147,7 +147,7 @@ def _lines(axes: Axes, runs: Sequence[_Run], name: str, x: Sequence[Floats], *, 
 
 def _ends(axes: Axes, runs: Sequence[_Run], metric: str) -> None:
     """The last test metric (filled) and that of the worst 5 % of clients (hollow), a row a run."""
-    panel(axes, f"Final {metric}: ● test set   ○ worst 5 % of clients")
+    panel(axes, f"Final {metric}: ● test set   ○ worst 5 %")
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=RULE, linewidth=0.5, alpha=0.6)
     for row, run in enumerate(runs):

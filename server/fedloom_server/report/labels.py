@@ -52,7 +52,7 @@ def draw_labels(
     top.tick_params(labelbottom=False, bottom=False)
     label_axes(axes, "clients, ordered by their largest class" if many else "client")
     _heat_map(axes, counts[order], shares[order], names)
-    _scale(figure.add_subplot(grid[1, 1]), axes)
+    _scale(figure, figure.add_subplot(grid[1, 1]), axes)
 
 
 def _bars(axes: Axes, sizes: NDArray[Any], ticks: int) -> None:
@@ -66,7 +66,7 @@ def _heat_map(axes: Axes, counts: Counts, shares: NDArray[Any], names: Sequence[
     """Shares of classes (rows) in clients (columns), on a scale that is the same in every picture."""
     # The square root keeps a class in fifty visible beside one that is all a client has.
     norm = PowerNorm(0.5, 0, 1)
-    axes.imshow(shares.T, cmap=_SHARES, norm=norm, aspect="auto", interpolation="auto")
+    axes.imshow(shares.T, cmap=_SHARES, norm=norm, aspect="auto", interpolation="nearest")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(labelsize=7.5, labelcolor=MUTED, color=RULE, length=0, pad=3)
@@ -85,11 +85,9 @@ def _heat_map(axes: Axes, counts: Counts, shares: NDArray[Any], names: Sequence[
             )
 
 
-def _scale(place: Axes, picture: Axes) -> None:
+def _scale(figure: Figure, place: Axes, picture: Axes) -> None:
     """The heat map's colour scale."""
-    scale = place.get_figure(root=True).colorbar(
-        picture.images[0], cax=place, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1]
-    )
+    scale = figure.colorbar(picture.images[0], cax=place, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
     place.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
     place.tick_params(labelsize=7, labelcolor=MUTED, color=RULE, length=2)
     place.set_title("share", fontsize=7, color=MUTED, pad=4, loc="left")

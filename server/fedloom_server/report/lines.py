@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
 
 from fedloom_server.report.history import Floats, figure, last_finite
 from fedloom_server.report.style import BLUE, MUTED
@@ -121,8 +122,9 @@ def columns(
     axes.bar(x, np.nan_to_num(heights), width, bottom, color=color, label=label, linewidth=0)
 
 
-def _alone(y: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _alone(y: Floats) -> NDArray[np.bool_]:
     """Where a measured point has no measured neighbour (R,)."""
     finite = np.isfinite(y)
     padded = np.pad(finite, 1)
-    return finite & ~padded[:-2] & ~padded[2:]
+    alone: NDArray[np.bool_] = finite & ~padded[:-2] & ~padded[2:]
+    return alone

@@ -1,0 +1,45 @@
+"""A grid around a grid: what a wrapper does not change is passed on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+
+class GridWrapper(Grid):
+    """Passes everything on to `inner`, another grid."""
+
+    def __init__(self, inner: Grid) -> None:
+        self.inner = inner
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of the connected nodes."""
+        return self.inner.get_node_ids()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and give the replies."""
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; returns an id for each."""
+        return self.inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there, each given out once."""
+        return self.inner.pull_messages(message_ids)
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Flower's deprecated way to make a message."""
+        return self.inner.create_message(*args, **kwargs)
+
+    def set_run(self, run: Any) -> None:
+        """Set the engine's run."""
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """The engine's run."""
+        return self.inner.run
