@@ -55,6 +55,7 @@ class ArraySamples:
         y: targets: int64 classes (N,), or float32 values (N,) or (N, K).
         groups: natural owner of each example (N,) int64, or None.
         blocks: indivisible unit of each example (N,) int64, or None.
+        class_names: names of the classes by index; empty where unknown.
 
     Raises:
         DataError: the lengths differ or there is no example.
@@ -64,9 +65,11 @@ class ArraySamples:
     y: NDArray[Any]
     groups: NDArray[np.int64] | None = None
     blocks: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in vars(self).items() if column is not None}
+        columns = {"x": self.x, "y": self.y, "groups": self.groups, "blocks": self.blocks}
+        lengths = {name: len(column) for name, column in columns.items() if column is not None}
         if len(set(lengths.values())) != 1:
             raise DataError(f"x, y, groups and blocks need one row an example, but have {lengths}")
 
@@ -92,12 +95,14 @@ class LazySamples:
         y: targets, as in `ArraySamples`.
         groups: natural owner of each example (N,), or None.
         blocks: indivisible unit of each example (N,), or None.
+        class_names: names of the classes by index; empty where unknown.
     """
 
     fetch: Callable[[int], NDArray[Any]]
     y: NDArray[Any]
     groups: NDArray[np.int64] | None = None
     blocks: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def labels(self) -> NDArray[np.int64] | None:

@@ -1,1 +1,12 @@
-"""Adapters from what people have (arrays, CSV, Parquet, images, torch, Hugging Face) to `Samples`."""
+"""Adapters from what people have to `Samples`, and `split` from samples to `Data`.
+
+Heavy libraries are imported when an adapter is called.
+"""
+
+from fedloom_client.sources.hub import hub
+from fedloom_client.sources.images import image_folder
+from fedloom_client.sources.splitting import split
+from fedloom_client.sources.tables import csv, parquet
+from fedloom_client.sources.torch_data import torch_dataset
+
+__all__ = ["csv", "hub", "image_folder", "parquet", "split", "torch_dataset"]

@@ -24,9 +24,9 @@ def test_runs_are_drawn_over_rounds_over_traffic_and_at_their_ends(runs):
     np.testing.assert_allclose(traffic.lines[0].get_xdata(), [0, 30, 60, 90, 120, 150])
     assert traffic.get_xlabel() == "MB up and down since the start"
     assert [text.get_text() for text in ends.texts if text.get_text()[0] == "0"] == [
-        "0.469",
-        "0.613",
-        "0.271",
+        "0.4686",
+        "0.6126",
+        "0.2710",
     ]
 
 

@@ -31,14 +31,14 @@ def test_columns_have_nan_for_what_was_not_measured():
     [
         (None, "–"),
         (float("nan"), "–"),
-        (0.0, "0.000"),
-        (0.97251, "0.973"),
-        (0.012345, "0.0123"),
-        (12.3456, "12.346"),
-        (-0.5, "-0.500"),
+        (0.0, "0.0000"),
+        (0.97251, "0.9725"),
+        (0.0012345, "0.001234"),
+        (12.3456, "12.3456"),
+        (-0.5, "-0.5000"),
     ],
 )
-def test_figures_keep_three_digits(value, text):
+def test_figures_keep_four_digits(value, text):
     assert history.figure(value) == text
 
 

@@ -40,8 +40,15 @@ def test_the_value_axis_fits_what_is_drawn(values, bounded, scale, limits):
     assert axes.get_ylim() == pytest.approx(limits)
 
 
-def test_a_reference_is_named_on_the_side_where_the_line_is_further_away():
+def test_references_are_named_where_the_line_is_further_away_and_never_over_each_other():
     axes = page().add_subplot()
-    lines.reference(axes, 0.1, "rising from it", np.array([0.1, 0.9]))
-    lines.reference(axes, 0.9, "rising to it", np.array([0.1, 0.9]))
-    assert [text.get_ha() for text in axes.texts] == ["right", "left"]
+    rising = np.array([0.1, 0.9])
+    lines.value_axis(axes, [rising], bounded=True)
+    lines.references(axes, {"first": 0.1, "near the first": 0.101, "last": 0.9}, rising)
+    assert {text.get_text(): text.get_ha() for text in axes.texts} == {
+        "first 0.1000": "right",
+        "near the first 0.1010": "right",
+        "last 0.9000": "left",
+    }
+    first, near = (text.get_window_extent() for text in axes.texts[:2])
+    assert near.y0 > first.y0 + 0.8 * first.height

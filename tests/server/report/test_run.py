@@ -56,9 +56,9 @@ def test_the_header_tells_what_was_run_and_where_it_ended(make_run, tmp_path):
     assert "digits" in written
     assert any("fedavg  ·  dirichlet:0.3  ·  10 clients  ·  5 rounds  ·  seed 1" in text for text in written)
     assert any(text.endswith("interrupted") for text in written)
-    assert f"{1 - 0.9**6:.3f}" in written  # the last round's accuracy
+    assert f"{1 - 0.9**6:.4f}" in written  # the last round's accuracy
     assert "150 MB" in written  # 5 rounds of 10 + 20 MB
-    assert any("majority class 0.250" in text for text in written)
+    assert any("majority class 0.2500" in text for text in written)
 
 
 def test_failures_are_counted(make_run, tmp_path):
