@@ -71,9 +71,8 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """A loss or metric in `digits` decimals, in significant digits if tiny; a dash for None or NaN."""
+def figure(value: float | None) -> str:
+    """A loss or metric in four decimals, in four digits if it is tiny; a dash for None or NaN."""
     if value is None or not np.isfinite(value):
         return "–"
-    tiny = 0 < abs(value) < 10.0 ** (2 - digits)
-    return f"{value:#.{digits}g}" if tiny else f"{value:.{digits}f}"
+    return f"{value:#.4g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"

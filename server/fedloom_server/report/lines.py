@@ -1,6 +1,6 @@
 """Lines over rounds: gaps where nothing was measured, bands over clients, and their last values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,47 +56,53 @@ def value_axis(axes: Axes, values: Sequence[Floats], *, bounded: bool) -> None:
     axes.set_ylim(max(low, -0.01) if bounded else low, min(high, 1.01) if bounded else high)
 
 
-def reference(axes: Axes, value: float, text: str, beside: Floats) -> None:
-    """A dashed line at `value`, named at the side where the series `beside` is further away."""
-    measured = beside[np.isfinite(beside)]
-    right = not measured.size or abs(measured[-1] - value) > abs(measured[0] - value)
-    axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    axes.annotate(
-        text,
-        (1 if right else 0, value),
-        xytext=(-3 if right else 3, 2),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        fontsize=7,
-        color=MUTED,
-        ha="right" if right else "left",
-    )
-
-
-def end_values(axes: Axes, series: Sequence[tuple[Floats, str]], texts: Sequence[str] = ()) -> None:
-    """Write each series' last value (or its text) beside the right edge, in its colour, never over another.
+def references(axes: Axes, values: Mapping[str, float], beside: Floats) -> None:
+    """Dashed lines with names, each at the side where the series `beside` is further away.
 
     Call it when the axes' limits and place are final.
     """
+    measured = beside[np.isfinite(beside)]
+    sides: dict[bool, list[tuple[float, str, str]]] = {True: [], False: []}
+    for name, value in values.items():
+        axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        right = not measured.size or abs(measured[-1] - value) > abs(measured[0] - value)
+        sides[right].append((value, f"{name} {figure(value)}", MUTED))
+    for right, labels in sides.items():
+        place = (1 if right else 0, -3 if right else 3, "right" if right else "left")
+        _write(axes, labels, place, above=5.5)
+
+
+def end_values(axes: Axes, series: Sequence[tuple[Floats, str]]) -> None:
+    """Write each series' last value beside the right edge, in its colour, never over another.
+
+    Call it when the axes' limits and place are final.
+    """
+    ends = [(last_finite(values), color) for values, color in series]
+    _write(axes, [(last, figure(last), color) for last, color in ends if last is not None], (1, 4, "left"))
+
+
+def _write(
+    axes: Axes, labels: Sequence[tuple[float, str, str]], place: tuple[float, float, str], above: float = 0
+) -> None:
+    """Write (value, text, colour) labels at the height of their values, moved apart where they are near.
+
+    `place` is x in the axes, an offset in points, and the alignment; `above` is raised by, in points.
+    """
+    x, offset, alignment = place
     per_point = axes.figure.dpi / 72
-    labels = []
-    for number, (values, color) in enumerate(series):
-        last = last_finite(values)
-        if last is not None:
-            y = axes.transData.transform((0, last))[1] / per_point
-            labels.append((y, texts[number] if texts else figure(last), color))
-    labels.sort()
-    box = axes.bbox
-    bottom, top = box.y0 / per_point, box.y1 / per_point
-    for (_, text, color), y in zip(labels, spread([label[0] for label in labels], bottom, top), strict=True):
+    bottom, top = axes.bbox.y0 / per_point, axes.bbox.y1 / per_point
+    ordered = sorted(labels)
+    heights = [axes.transData.transform((0, value))[1] / per_point + above for value, _, _ in ordered]
+    for (_, text, color), height in zip(ordered, spread(heights, bottom, top), strict=True):
         axes.annotate(
             text,
-            (1, (y - bottom) / (top - bottom)),
-            xytext=(4, 0),
+            (x, (height - bottom) / (top - bottom)),
+            xytext=(offset, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             fontsize=7.5,
             color=color,
+            ha=alignment,
             va="center",
             annotation_clip=False,
         )

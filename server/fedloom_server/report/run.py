@@ -9,15 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedloom_server.report import history, lines
+from fedloom_server.report.costs import draw_costs
 from fedloom_server.report.labels import draw_labels
 from fedloom_server.report.style import (
     BLUE,
     GREEN,
-    GREY,
     INK,
     MUTED,
     ORANGE,
-    SKY,
     VERMILLION,
     header,
     label_axes,
@@ -56,8 +55,7 @@ def run_figure(store: RunStore) -> Figure:
     )
     names = facts.get("class_names", ())
     draw_labels(figure, lower[0], history.label_counts(store), history.sizes(store), names)
-    costs = lower[1].subgridspec(3, 1, hspace=0.75)
-    _costs([figure.add_subplot(costs[row]) for row in range(3)], rounds)
+    draw_costs(figure, lower[1], rounds)
     _footer(figure, facts, rounds)
     return figure
 
@@ -98,7 +96,9 @@ def _metric(axes: Axes, store: RunStore, facts: Mapping[str, Any], rounds: list[
     panel(axes, f"{METRIC_NAMES.get(metric, metric)}, and its spread over clients", legend=True)
     label_axes(axes, "round", metric)
     round_axis(axes, rounds[0].number, rounds[-1].number)
-    baselines = {name: value for name, value in facts.get("baselines", {}).items() if np.isfinite(value)}
+    baselines = {
+        shorten(name, 45): value for name, value in facts.get("baselines", {}).items() if np.isfinite(value)
+    }
     if not any(np.isfinite(values).any() for values in (test, worst, quantiles)):
         note(axes, f"no {metric} was measured")
         return
@@ -108,8 +108,7 @@ def _metric(axes: Axes, store: RunStore, facts: Mapping[str, Any], rounds: list[
     legend_line(axes)
     references = np.array(list(baselines.values()), dtype=np.float64)
     lines.value_axis(axes, [test, worst, quantiles, references], bounded=metric == "accuracy")
-    for name, value in baselines.items():
-        lines.reference(axes, value, f"{shorten(name, 40)} {history.figure(value)}", test)
+    lines.references(axes, baselines, test)
     lines.end_values(axes, [(test, BLUE), (worst, VERMILLION)])
 
 
@@ -133,66 +132,6 @@ def _loss(axes: Axes, rounds: list[Round]) -> None:
     legend_line(axes)
     lines.value_axis(axes, [values for values, _, _ in series], bounded=False)
     lines.end_values(axes, [(values, color) for values, _, color in series])
-
-
-def _costs(stack: list[Axes], rounds: list[Round]) -> None:
-    """Traffic, time and clients of every round, one above the other."""
-    x = np.array([entry.number for entry in rounds], dtype=np.float64)
-    traffic, seconds, clients = stack
-    up, down = (history.column(rounds, name) for name in ("bytes_up", "bytes_down"))
-    unit, scale = history.byte_unit(float(max(up.max(), down.max())))
-    panel(traffic, f"Traffic, {unit} a round")
-    lines.columns(traffic, x, up / scale, BLUE, "up")
-    lines.columns(traffic, x, -down / scale, SKY, "down")
-    traffic.axhline(0, color="white", linewidth=0.8)
-    highest = 1.08 * float(max(up.max(), down.max(), 1)) / scale
-    traffic.set_ylim(-highest, highest)
-    traffic.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    _corner_legend(traffic)
-    panel(seconds, "Time, seconds a round")
-    lines.columns(seconds, x, history.column(rounds, "seconds"), GREY, "seconds")
-    panel(clients, "Clients a round")
-    _clients(clients, x, rounds)
-    for axes in stack:
-        round_axis(axes, rounds[0].number, rounds[-1].number)
-        axes.locator_params(axis="y", nbins=3)
-    for axes in stack[:-1]:
-        axes.tick_params(labelbottom=False)
-    label_axes(clients, "round")
-
-
-def _clients(axes: Axes, x: np.ndarray[Any, Any], rounds: list[Round]) -> None:
-    kinds = (
-        ("clients_ok", "ok", GREY),
-        ("clients_failed", "failed", VERMILLION),
-        ("rejected", "rejected", ORANGE),
-    )
-    bottom = np.zeros(len(x))
-    for name, label, color in kinds:
-        heights = history.column(rounds, name)
-        total = int(heights.sum())
-        if total or label == "ok":
-            lines.columns(axes, x, heights, color, label if label == "ok" else f"{total:,} {label}", bottom)
-            bottom = bottom + heights
-    _corner_legend(axes)
-
-
-def _corner_legend(axes: Axes) -> None:
-    """A legend at the right of the panel's title."""
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 0.98),
-        ncols=3,
-        frameon=False,
-        fontsize=7,
-        labelcolor=MUTED,
-        handlelength=0.8,
-        handleheight=0.8,
-        columnspacing=1.2,
-        handletextpad=0.4,
-        borderpad=0,
-        borderaxespad=0.2,
-    )
 
 
 def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> None:

@@ -28,7 +28,7 @@ def rounds_table(store: RunStore) -> str:
         (
             str(entry.number),
             *(
-                figure(value, 4)
+                figure(value)
                 for value in (entry.loss, entry.metric, entry.federated_metric, entry.worst_metric)
             ),
             *(str(count) for count in (entry.clients_ok, entry.clients_failed, entry.rejected)),
@@ -52,7 +52,7 @@ def runs_table(stores: Sequence[RunStore]) -> str:
 def _run_row(store: RunStore, names: Sequence[str], *, named: bool) -> tuple[str, ...]:
     facts, rounds = store.facts(), store.rounds()
     loss, metric, worst = (
-        figure(last_finite(column(rounds, name)), 4) for name in ("loss", "metric", "worst_metric")
+        figure(last_finite(column(rounds, name))) for name in ("loss", "metric", "worst_metric")
     )
     seconds = facts.get("seconds")
     return (
