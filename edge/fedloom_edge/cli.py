@@ -66,9 +66,8 @@ def _dispatch(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fedloom"):
             raise
-        raise InputError(
-            f"fedloom {name} needs the package {error.name}: pip install 'fedloom[{command.extra}]'"
-        ) from error
+        package = f"fedloom[{command.extra}]" if command.extra else "fedloom"
+        raise InputError(f"fedloom {name} needs the package {error.name}: pip install '{package}'") from error
     parser = Parser(prog=f"fedloom {name}", description=module.__doc__, formatter_class=_Formatter)
     module.add_arguments(parser)
     apply_settings(parser, rest)
@@ -94,8 +93,12 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults in the help; paragraphs of the description stay as they are."""
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Defaults in the help where there are any; paragraphs of the description stay as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default in ([], argparse.SUPPRESS) or action.nargs == 0
+        return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
 def _overview() -> str:

@@ -8,6 +8,7 @@ from fedloom_client.preprocess import Standardize, prepare
 from fedloom_client.samples import Data, View
 from fedloom_client.task import Task
 from fedloom_edge.arrays import Arrays, save_arrays
+from fedloom_edge.errors import RunError
 from fedloom_edge.export import check_onnx, export_onnx, standardized
 from fedloom_server.results import write_result
 from fedloom_server.store import RunStore
@@ -18,10 +19,8 @@ _PARITY_SAMPLES = 256
 def finish_run(store: RunStore, task: Task, data: Data) -> dict[str, Any]:
     """Write result.json, model.safetensors, model.onnx and report.png; returns the result.
 
-    They show the last round in the store, so an interrupted run leaves them too.
-
-    Raises:
-        RunError: the ONNX model's outputs differ from torch's on the test set.
+    They show the last round in the store, so an interrupted run leaves them too. A model that cannot
+    be written as ONNX, or computes something else there, leaves a warning instead of model.onnx.
     """
     from fedloom_server.report.run import draw_run  # Matplotlib takes a second
 
@@ -30,8 +29,10 @@ def finish_run(store: RunStore, task: Task, data: Data) -> dict[str, Any]:
         digest = store.facts()["preprocess"]
         constants = store.get_arrays(digest) if digest else {}
         save_arrays(store.folder / "model.safetensors", arrays)
-        difference = _write_onnx(store, task, data, arrays, constants)
-        store.set_facts({"onnx_difference": difference})
+        try:
+            store.set_facts({"onnx_difference": _write_onnx(store, task, data, arrays, constants)})
+        except RunError as error:  # a model without ONNX form is no reason to lose the rest
+            store.event("warning", reason=str(error))
     result = write_result(store)
     if rounds:
         draw_run(store, store.folder / "report.png")
