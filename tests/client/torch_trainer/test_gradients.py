@@ -44,7 +44,7 @@ def test_exploding_gradients_name_their_layer(fit):
     def model():
         net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
         nn.init.constant_(net[0].weight, 1e-4)
-        nn.init.constant_(net[1].weight, 1e4)
+        nn.init.normal_(net[1].weight, std=1e4)
         return net
 
     (warning,) = fit(model, lr=1e-12).warnings

@@ -118,15 +118,16 @@ def test_patience_sends_the_best_epoch(make, shard):
     for epochs in range(1, 9):
         update = trainer.fit(start, noise, Assignment(training=Training(lr=0.2, epochs=epochs), seed=1))
         losses.append(trainer.evaluate(update.arrays, noise.validation).loss)
-    best = int(np.argmin(losses)) + 1
+    best = next(e for e in range(8) if min(losses[e + 1 : e + 4], default=np.inf) >= losses[e])
     stopped = trainer.fit(start, noise, Assignment(training=Training(lr=0.2, epochs=8, patience=3), seed=1))
-    assert trainer.evaluate(stopped.arrays, noise.validation).loss == pytest.approx(min(losses), rel=1e-5)
-    assert stopped.metrics["epochs"] == min(8, best + 3)
+    sent = trainer.evaluate(stopped.arrays, noise.validation).loss
+    assert sent == pytest.approx(min(losses[: best + 1]), rel=1e-5)
+    assert stopped.metrics["epochs"] == min(8, best + 1 + 3)
 
 
 def test_a_huge_proximal_term_holds_the_weights_and_none_lets_them_go(fit, make):
     start = make().initial_arrays(0)
-    free, held = (fit(mu=mu, lr=1e-4, epochs=3).arrays for mu in (0.0, 1e3))
+    free, held = (fit(mu=mu, lr=1e-4, epochs=3).arrays for mu in (0.0, 5e3))
     moved = [np.abs(arrays["weight"] - start["weight"]).max() for arrays in (free, held)]
     assert moved[1] < 0.5 * moved[0]
 
