@@ -13,6 +13,20 @@ from fedloom_client.samples import Data
 from fedloom_client.task import Task
 from fedloom_edge.errors import DataError, FedloomError, InputError, unknown
 
+_EXTRAS = {
+    "PIL": "data",
+    "datasets": "hub",
+    "flwr": "server",
+    "flwr_datasets": "hub",
+    "matplotlib": "server",
+    "mlxtend": "data",
+    "onnx": "train",
+    "pyarrow": "data",
+    "seglearn": "data",
+    "skfolio": "data",
+    "sklearn": "data",
+    "torch": "train",
+}
 BUILT_IN = ("digits", "mnist", "fashion", "stocks", "sentiment", "activity", "tabular")
 
 
@@ -38,7 +52,8 @@ def load_data(task: Task, folder: Path | None) -> Data:
     Raises:
         InputError: the data function fails, or returns something else or nothing.
     """
-    with _needing_extra(task.name), users_code(f"task {task.name}: its data"):
+    unnamed = "" if folder else " (no --data DIR was given)"
+    with users_code(f"task {task.name}: its data{unnamed}"):
         data = task.data(folder)
     if not isinstance(data, Data):
         raise DataError(
@@ -60,12 +75,11 @@ def _from_file(path: Path, name: str) -> Task:
         raise InputError(f"task file {path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look a class's module up here
-    sys.path.insert(0, str(path.absolute().parent))  # the file's neighbours, as if it were run
-    try:
-        with users_code(f"task file {path}"):
-            spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    folder = str(path.absolute().parent)
+    if folder not in sys.path:  # the file's neighbours, as if it were run; data() may import them later
+        sys.path.insert(0, folder)
+    with users_code(f"task file {path}"):
+        spec.loader.exec_module(module)
     return _task_in(module, path, name)
 
 
@@ -91,12 +105,17 @@ def users_code(what: str) -> Iterator[None]:
     except (FedloomError, MemoryError):
         raise
     except SyntaxError as error:
-        raise InputError(f"{what}: {Path(str(error.filename)).name}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
+        place = f"{Path(error.filename).name}:{error.lineno}: " if error.filename else ""
+        raise InputError(f"{what}: {place}{error.msg}") from error
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        mend = f"pip install 'fedloom[{extra}]'" if extra else "install it, or mend the import"
+        raise InputError(f"{what}: {_place(error)}{type(error).__name__}: {error}; {mend}") from error
+    except (Exception, SystemExit) as error:  # a script that ends with sys.exit() must not end this process
         raise InputError(f"{what}: {_place(error)}{type(error).__name__}: {error}") from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """`my_task.py:12: ` of the last frame that is neither ours nor an installed package's."""
     package = str(Path(__file__).parent)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -10,6 +10,8 @@ from fedloom_client.samples import Indices, Samples
 from fedloom_client.seeds import generator
 from fedloom_edge.errors import InputError, unknown
 
+_LARGEST = 1e6  # far beyond it Dirichlet's draws overflow: one client would get nearly everything
+
 Cut = Callable[[Samples, int, float, np.random.Generator], NDArray[np.int64]]
 """(samples, clients, parameter, generator) -> the client of each sample (N,)."""
 
@@ -46,8 +48,8 @@ class Partition:
         except ValueError:
             raise InputError(f"--partition {text}: write {kind}:NUMBER, for example {example}") from None
         whole = kind != "pathological" or (parameter >= 1 and parameter == int(parameter))
-        if not (0 < parameter < float("inf") and whole):
-            raise InputError(f"--partition {text}: the parameter is out of range; for example {example}")
+        if not (0 < parameter <= _LARGEST and whole):
+            raise InputError(f"--partition {text}: out of range (up to {_LARGEST:g}); for example {example}")
         return cls(kind, parameter)
 
     def cut(self, samples: Samples, clients: int, seed: int) -> list[Indices]:
@@ -100,14 +102,19 @@ def _pathological(
             f"--partition pathological:{wanted} with {clients} clients covers {clients * wanted} of "
             f"{len(names)} classes; give more clients or more classes a client"
         )
-    # Classes dealt out in turn from a shuffled deck: each class to nearly as many clients as any other,
-    # and never twice to one client, since `wanted` neighbours in the deck are different classes.
-    deck = np.tile(rng.permutation(len(names)), -(-clients * wanted // len(names)))[: clients * wanted]
-    holders = [np.flatnonzero(deck == index) // wanted for index in range(len(names))]
+    # Each client takes the classes that the fewest have so far, ties by lot: every class goes to nearly
+    # as many clients as any other, never twice to one, and classes meet in all combinations.
+    held = np.zeros((clients, len(names)), np.bool_)
+    counts = np.zeros(len(names), np.int64)
+    for client in range(clients):
+        chosen = np.lexsort((rng.random(len(names)), counts))[:wanted]
+        held[client, chosen] = True
+        counts[chosen] += 1
     owners = np.empty(len(labels), np.int64)
     for index, label in enumerate(names):
         members = rng.permutation(np.flatnonzero(labels == label))
-        owners[members] = holders[index][np.arange(len(members)) % len(holders[index])]
+        holders = np.flatnonzero(held[:, index])
+        owners[members] = holders[np.arange(len(members)) % len(holders)]
     return owners
 
 

@@ -12,7 +12,9 @@ from fedloom_client.partition import Partition, natural_groups
 from fedloom_client.samples import Data, Indices, Samples, Shard, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
-from fedloom_edge.errors import InputError
+from fedloom_edge.errors import DataError, InputError
+
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -68,34 +70,48 @@ class Shards:
         return Shard(View(base, indices[~held_out]), View(base, indices[held_out]))
 
     def label_counts(self) -> NDArray[np.int64] | None:
-        """Examples of each class at each client (clients, classes); None without class labels."""
+        """Examples of each class at each client (clients, classes); None where nothing is classified.
+
+        Raises:
+            DataError: a label is negative, or far too large to number a class.
+        """
         labels = self.data.train.labels
-        if labels is None:
+        # Whole-number targets of a regression (a price, a year) look like labels and are none.
+        if labels is None or self.task.metric != "accuracy":
             return None
-        classes = int(labels.max()) + 1
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= _MOST_CLASSES:
+            raise DataError(
+                f"task {self.task.name}: labels run from {lowest} to {highest}; number the classes from 0"
+            )
+        classes = highest + 1
         return np.stack([np.bincount(labels[indices], minlength=classes) for indices in self.indices])
 
     def _held_out(self, shard: Samples, client: int) -> NDArray[np.bool_]:
         """Which of a shard's samples are its validation part; at least one is left to train on."""
         count = min(round(self.recipe.validation * len(shard)), len(shard) - 1)
-        held_out = np.zeros(len(shard), np.bool_)
         if self.data.ordered:
-            held_out[len(shard) - count :] = True
-            return held_out
-        order = generator(self.recipe.seed, "validation", client).permutation(len(shard))
-        if shard.blocks is None:
-            held_out[order[:count]] = True
-            return held_out
-        return np.isin(shard.blocks, _whole_blocks(shard.blocks[order], count))
+            order = np.arange(len(shard))[::-1]
+        else:
+            order = generator(self.recipe.seed, "validation", client).permutation(len(shard))
+        if shard.blocks is not None:
+            return np.isin(shard.blocks, _whole_blocks(shard.blocks[order], count))
+        held_out = np.zeros(len(shard), np.bool_)
+        held_out[order[:count]] = True
+        return held_out
 
 
 def _whole_blocks(blocks: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Blocks in order of appearance that together hold nearest to `count` samples, one at least to spare."""
+    """Blocks in order of appearance that together hold nearest to `count` samples.
+
+    At least one if `count` is not 0 and there are two; one at least is left; none is most of the shard.
+    """
     names, first, sizes = np.unique(blocks, return_index=True, return_counts=True)
-    order = np.argsort(first)[: len(names) - 1]
+    order = np.argsort(first)
+    order = order[2 * sizes[order] <= len(blocks)][: len(names) - 1]
     totals = np.concatenate([[0], np.cumsum(sizes[order])])
     best = int(np.argmin(np.abs(totals - count)))
-    return names[order[: max(best, min(1, len(order)))]]
+    return names[order[: max(best, min(1, count))]]
 
 
 __all__ = ["Indices", "ShardRecipe", "Shards"]

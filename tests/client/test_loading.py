@@ -1,5 +1,7 @@
 """Tasks are found by name or file; what a user's own code raises is shown with its line."""
 
+import sys
+
 import pytest
 
 from fedloom_client.loading import BUILT_IN, load_data, load_task
@@ -49,6 +51,8 @@ def test_a_file_may_import_its_neighbours(file, tmp_path):
         ("import no_such_module\n", "my_task.py:1: ModuleNotFoundError"),
         ("def f():\n    raise KeyError('k')\nf()\n", "my_task.py:2: KeyError"),
         ("x = 1\n", "has no task"),
+        ("import sys\nsys.exit(3)\n", "my_task.py:2: SystemExit: 3"),
+        ("x = '\0'\n", "null bytes"),
     ],
 )
 def test_a_file_that_fails_is_refused_with_its_own_line(file, text, expected):
@@ -84,4 +88,47 @@ def test_a_name_that_is_not_there_is_refused_with_the_nearest(file):
 def test_data_that_fails_or_is_no_data_is_refused(file, data, expected):
     task = load_task(file(GOOD.replace("lambda folder: Data(samples, samples)", data)))
     with pytest.raises(InputError, match=expected):
+        load_data(task, None)
+
+
+def test_data_may_import_the_files_neighbours_when_it_is_called(file, tmp_path):
+    (tmp_path / "my_reader.py").write_text("rows = 4\n")
+    late = "def late(folder):\n    import my_reader\n    return Data(samples, samples)\n"
+    task = load_task(
+        file(
+            GOOD.replace("task =", f"{late}task =").replace(
+                "lambda folder: Data(samples, samples)", "late", 1
+            )
+        )
+    )
+    assert len(load_data(task, None).train) == 4
+
+
+def test_a_files_own_search_path_stays(file, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    load_task(file(f"import sys\nsys.path.insert(0, '/its/own/folder')\n{GOOD}"))
+    assert "/its/own/folder" in sys.path
+
+
+def test_data_without_a_folder_says_that_none_was_given(file):
+    task = load_task(
+        file(GOOD.replace("lambda folder: Data(samples, samples)", "lambda folder: folder / 'x'"))
+    )
+    with pytest.raises(InputError, match="no --data DIR was given"):
+        load_data(task, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "mend"), [("sklearn.svm", r"fedloom\[data\]"), ("no_such_module", "mend the import")]
+)
+def test_a_package_that_is_missing_comes_with_its_mend(file, monkeypatch, module, mend):
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+    task = load_task(
+        file(
+            GOOD.replace("task =", f"def late(_):\n    import {module}\ntask =").replace(
+                "lambda folder: Data(samples, samples)", "late", 1
+            )
+        )
+    )
+    with pytest.raises(InputError, match=mend):
         load_data(task, None)

@@ -100,6 +100,7 @@ def test_natural_gives_each_group_to_one_client_and_balances_sizes():
         ("dirichlet:-1", "out of range"),
         ("dirichlet:nan", "out of range"),
         ("dirichlet:inf", "out of range"),
+        ("dirichlet:1e308", "out of range"),  # numpy's draws overflow: one client would get all
         ("pathological:1.5", "out of range"),
         ("pathological:0", "out of range"),
         ("iid:3", "takes no parameter"),
@@ -130,3 +131,11 @@ def test_missing_labels_or_groups_are_said(spec):
     regression = ArraySamples(np.zeros((10, 1)), np.zeros(10, np.float32))
     with pytest.raises(InputError, match=r"labels|groups"):
         Partition.parse(spec).cut(regression, 2, 0)
+
+
+def test_pathological_clients_meet_in_many_combinations_of_classes():
+    labels = np.arange(5000) % 10
+    cut = Partition.parse("pathological:2").cut(samples_of(labels), 100, 0)
+    assert len({tuple(np.unique(labels[shard])) for shard in cut}) > 20  # of 45; a fixed deck gives 5
+    holders = np.bincount(np.concatenate([np.unique(labels[shard]) for shard in cut]))
+    assert holders.tolist() == [20] * 10

@@ -2,13 +2,15 @@
 
 import pickle
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
-from fedloom_client import ArraySamples
+from fedloom_client import ArraySamples, Data
 from fedloom_client.samples import View
-from fedloom_client.shards import ShardRecipe
-from fedloom_edge.errors import InputError
+from fedloom_client.shards import ShardRecipe, Shards
+from fedloom_edge.errors import DataError, InputError
 
 TASK = """
 import numpy as np
@@ -102,3 +104,57 @@ def test_no_natural_groups_and_no_number_of_clients_is_refused(tmp_path):
     path.write_text(TASK.format(blocks=False, ordered=False).replace("groups=np.arange(n) % 4, ", ""))
     with pytest.raises(InputError, match="one per natural group"):
         ShardRecipe(str(path), None, "iid", 0, 0).open()
+
+
+def cut_in_blocks(monkeypatch, sizes, *, seed=0, validation=0.1, ordered=False):
+    """One client's shard of samples whose blocks have these sizes."""
+    blocks = np.repeat(np.arange(len(sizes)), sizes)
+    samples = ArraySamples(np.arange(len(blocks))[:, np.newaxis], np.zeros(len(blocks), int), blocks=blocks)
+    monkeypatch.setattr("fedloom_client.shards.load_task", lambda reference: None)
+    monkeypatch.setattr(
+        "fedloom_client.shards.load_data", lambda task, folder: Data(samples, samples, ordered=ordered)
+    )
+    return Shards(ShardRecipe("any", None, "iid", 1, seed, validation))[0]
+
+
+def test_no_validation_asked_for_holds_out_no_block(monkeypatch):
+    shard = cut_in_blocks(monkeypatch, [10] * 10, validation=0.0)
+    assert (len(shard.train), len(shard.validation)) == (100, 0)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=2, max_size=8), seed=st.integers(0, 50))
+def test_a_block_that_is_most_of_a_shard_is_trained_on(sizes, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        shard = cut_in_blocks(patch, sizes, seed=seed)
+    assert len(shard.train) >= len(shard.validation)
+    assert len(shard.train) + len(shard.validation) == sum(sizes)
+    assert not set(shard.train.blocks) & set(shard.validation.blocks)
+
+
+def test_in_time_order_too_a_block_is_never_cut(monkeypatch):
+    shard = cut_in_blocks(monkeypatch, [19] * 5, ordered=True)
+    assert set(shard.validation.blocks) == {4}
+    assert set(shard.train.blocks) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("label", "loss", "counted"), [("i % 3", "cross_entropy", True), ("i * 10**11", "mse", False)]
+)
+def test_whole_numbers_to_regress_are_not_counted_as_labels(tmp_path, label, loss, counted):
+    shards = labelled(tmp_path, label, loss)
+    assert (shards.label_counts() is not None) == counted
+
+
+@pytest.mark.parametrize("label", ["i - 1", "i * 10**11"])
+def test_labels_that_number_no_class_are_refused(tmp_path, label):
+    with pytest.raises(DataError, match="number the classes from 0"):
+        labelled(tmp_path, label, "cross_entropy").label_counts()
+
+
+def labelled(tmp_path, label, loss):
+    path = tmp_path / "t.py"
+    text = TASK.format(blocks=False, ordered=False).replace(
+        "np.arange(n) % 3", f"np.array([{label} for i in range(n)])"
+    )
+    path.write_text(text.replace('name="t"', f'name="t", loss="{loss}"'))
+    return ShardRecipe(str(path), None, "iid", 2, 0).open()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom_client.samples import LazySamples
+from fedloom_client.sources.images import pixels
 from fedloom_edge.errors import DataError, InputError, unknown
 
 if TYPE_CHECKING:
@@ -39,17 +40,18 @@ def hub(
         DataError: the data set cannot be loaded, or a column is not there.
     """
     try:
-        from datasets import Dataset
+        from datasets import Dataset, config
         from datasets.exceptions import DatasetsError
         from flwr_datasets import FederatedDataset
     except ModuleNotFoundError as error:
         raise InputError("Hugging Face data sets need flwr-datasets: pip install 'fedloom[hub]'") from error
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it reports every load, of a local file too, to a server
     if isinstance(name, Dataset):
         dataset = name
     else:
         try:
-            # One partition: fedloom cuts the shards itself, so that no row is lost.
-            whole = FederatedDataset(dataset=name, partitioners={split: 1}, **load)
+            # One partition, in order: fedloom cuts the shards itself, so that no row is lost.
+            whole = FederatedDataset(dataset=name, partitioners={split: 1}, shuffle=False, **load)
             dataset = whole.load_split(split)
         except (DatasetsError, OSError, ValueError) as error:
             raise DataError(
@@ -67,6 +69,11 @@ def _samples(
     for column in (target, *chosen, *([group] if group else [])):
         if column not in columns:
             raise DataError(str(unknown("column", column, columns)))
+    if not chosen:
+        raise DataError(f"no column is left to predict {target!r} from; the data set has {columns}")
+    for column in (target, *([group] if group else [])):
+        if None in (cells := dataset[column][:]):
+            raise DataError(f"row {cells.index(None)}, column {column!r} is empty; fill it or drop the row")
     y = np.asarray(dataset[target][:])
     names = tuple(str(name) for name in getattr(dataset.features[target], "names", ()))
     if not np.issubdtype(y.dtype, np.number):
@@ -83,8 +90,7 @@ def _input(row: dict[str, Any], columns: list[str]) -> NDArray[Any]:
     value = row[columns[0]]
     if isinstance(value, str):
         return np.asarray(value)
-    array = np.asarray(value)
     if hasattr(value, "convert"):  # an image
-        array = array.astype(np.float32) / 255
-        return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
+        return pixels(value, gray=value.mode != "P" and len(value.getbands()) == 1)
+    array = np.asarray(value)
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)

@@ -1,6 +1,7 @@
 """A folder of images, one folder a class."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,14 +9,17 @@ from numpy.typing import NDArray
 from fedloom_client.samples import LazySamples
 from fedloom_edge.errors import DataError, InputError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-def image_folder(root: str | Path, *, size: tuple[int, int], gray: bool = False) -> LazySamples:
+def image_folder(root: str | Path | None, *, size: tuple[int, int], gray: bool = False) -> LazySamples:
     """Samples from `root/CLASS/*.png` (or .jpg, ...); an image is decoded when it is fetched.
 
     Args:
-        root: folder with a folder a class; classes in alphabetical order.
+        root: folder with a folder a class; classes in alphabetical order, hidden folders left out.
         size: (height, width) that every image is resized to, bilinearly.
         gray: one channel instead of three.
 
@@ -30,8 +34,11 @@ def image_folder(root: str | Path, *, size: tuple[int, int], gray: bool = False)
         from PIL import Image
     except ModuleNotFoundError as error:
         raise InputError("image folders need Pillow: pip install 'fedloom[data]'") from error
+    if root is None:
+        raise DataError("no image folder was given; name one with --data DIR")
     root = Path(root)
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    names = sorted(name for name in folders if not name.startswith("."))
     if not names:
         raise DataError(f"{root} has no folders; put the images of each class into a folder of its own")
     files = [
@@ -47,12 +54,28 @@ def image_folder(root: str | Path, *, size: tuple[int, int], gray: bool = False)
         path = files[index][0]
         try:
             with Image.open(path) as image:
-                ready = image.convert("L" if gray else "RGB").resize(
-                    (size[1], size[0]), Image.Resampling.BILINEAR
-                )
-        except OSError as error:
+                return pixels(image, gray=gray, size=size)
+        # Pillow raises each of these for one broken file or another.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); remove or mend it") from error
-        pixels = np.asarray(ready, np.float32) / np.float32(255)
-        return pixels[np.newaxis] if gray else pixels.transpose(2, 0, 1)
 
     return LazySamples(fetch, np.array([c for _, c in files], np.int64), class_names=tuple(names))
+
+
+def pixels(image: "Image", *, gray: bool, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """An image as (C, H, W) in [0, 1]: one channel if `gray`, else three; resized to (height, width).
+
+    Raises:
+        ValueError: floating-point pixels, whose range nobody says.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 clips them to white
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+    image = image.convert("L" if gray else "RGB")
+    if size is not None:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    values = np.asarray(image, np.float32) / np.float32(255)
+    return values[np.newaxis] if gray else values.transpose(2, 0, 1)

@@ -23,8 +23,9 @@ def split(samples: Samples, test: float = 0.2, *, seed: int = 0, ordered: bool =
     if not 0 < test < 1:
         raise InputError(f"split(test={test}): give a share between 0 and 1, for example 0.2")
     everything = np.arange(len(samples))
-    units = everything if samples.blocks is None or ordered else samples.blocks
-    names = np.unique(units)
+    units = everything if samples.blocks is None else samples.blocks
+    names, first = np.unique(units, return_index=True)
+    names = names[np.argsort(first)]  # in order of appearance, which is time's where it counts
     held_out = max(1, round(test * len(names)))
     if held_out >= len(names):
         raise DataError(f"{len(names)} samples or blocks are too few to hold out {test:.0%}; give more data")

@@ -1,15 +1,15 @@
 """Tables on disk: one CSV or Parquet file, or a folder of them."""
 
 import csv as csv_reader
-import math
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedloom_client.samples import ArraySamples
+from fedloom_client.sources.cells import number, targets
 from fedloom_edge.errors import DataError, InputError, unknown
 
 Row = tuple[str, dict[str, Any]]
@@ -17,7 +17,7 @@ Row = tuple[str, dict[str, Any]]
 
 
 def csv(
-    path: str | Path, target: str, *, features: Sequence[str] | None = None, group: str | None = None
+    path: str | Path | None, target: str, *, features: Sequence[str] | None = None, group: str | None = None
 ) -> ArraySamples:
     """Samples from a CSV file with a header line, or from every .csv file of a folder.
 
@@ -29,15 +29,15 @@ def csv(
         group: column that says whose a row is, or `file` for one owner a file.
 
     Raises:
-        DataError: no file, a missing column, a ragged line, a cell that is no finite number; each
-            with file, line and column.
+        DataError: no file, a missing or repeated column, a ragged line, an empty cell, a cell that is
+            no finite number, a target that is a number among words or the reverse; each with its place.
     """
     rows = (row for file in _files(path, ".csv") for row in _csv_rows(file))
-    return _samples(list(rows), path, target, features, group)
+    return _samples(rows, path, target, features, group)
 
 
 def parquet(
-    path: str | Path, target: str, *, features: Sequence[str] | None = None, group: str | None = None
+    path: str | Path | None, target: str, *, features: Sequence[str] | None = None, group: str | None = None
 ) -> ArraySamples:
     """Samples from a Parquet file or from every .parquet file of a folder; arguments as for `csv`.
 
@@ -46,10 +46,12 @@ def parquet(
         DataError: as for `csv`; lines are row numbers.
     """
     rows = (row for file in _files(path, ".parquet") for row in _parquet_rows(file))
-    return _samples(list(rows), path, target, features, group)
+    return _samples(rows, path, target, features, group)
 
 
-def _files(path: str | Path, suffix: str) -> list[Path]:
+def _files(path: str | Path | None, suffix: str) -> list[Path]:
+    if path is None:
+        raise DataError(f"no folder with {suffix} files was given; name one with --data DIR")
     path = Path(path)
     if path.is_file():
         return [path]
@@ -68,6 +70,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             header = next(reader, None)
             if header is None:
                 raise DataError(f"{file} is empty; the first line must name the columns")
+            _check_names(file, header)
             for cells in reader:
                 if not cells:
                     continue
@@ -77,69 +80,85 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                         f"{place} has {len(cells)} cells, the header {len(header)}; mend the line"
                     )
                 yield f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True))
-        except (csv_reader.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{file}:{reader.line_num}: {error}; save it as UTF-8 text") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}:{_undecodable(file)}: {error.reason}; save it as UTF-8 text") from error
+        except csv_reader.Error as error:
+            raise DataError(f"{file}:{reader.line_num}: {error}; mend the line") from error
+
+
+def _undecodable(file: Path) -> int:
+    """The first line that is no UTF-8; the text reader decodes in chunks and cannot say."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.decode(errors="ignore").encode() != line:
+                return number
+    return 0
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    twice = sorted(name for name in set(names) if list(names).count(name) > 1)
+    if twice:
+        raise DataError(f"{file}: column {twice[0]!r} stands twice in the header; rename one")
 
 
 def _parquet_rows(file: Path) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
         raise InputError("Parquet files need pyarrow: pip install 'fedloom[data]'") from error
     try:
-        table = read_table(file)
+        with ParquetFile(file) as table:
+            _check_names(file, table.schema_arrow.names)
+            rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
+            for index, row in enumerate(rows, start=1):
+                yield f"{file}:{index}", row
     except (ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{file}:{number}", row
 
 
 def _samples(
-    rows: Sequence[Row], path: str | Path, target: str, features: Sequence[str] | None, group: str | None
+    rows: Iterable[Row],
+    path: str | Path | None,
+    target: str,
+    features: Sequence[str] | None,
+    group: str | None,
 ) -> ArraySamples:
-    if not rows:
-        raise DataError(f"{path} has no rows; give it at least two")
-    columns = list(rows[0][1])
-    features = [c for c in columns if c not in (target, group)] if features is None else list(features)
+    """One pass over the rows, so that memory holds numbers and not the table's text."""
+    x = array("f")
+    places: list[str] = []
+    answers: list[Any] = []
+    owners: list[str] = []
     for place, row in rows:
-        for column in (target, *features, *([group] if group and group != "file" else [])):
-            if column not in row:
-                raise DataError(f"{place.rpartition(':')[0]}: {unknown('column', column, row)}")
-    x = np.array([[_number(place, c, row[c]) for c in features] for place, row in rows], np.float32)
-    y, names = _targets([(place, row[target]) for place, row in rows], target)
-    owners = (
-        [place.rpartition(":")[0] if group == "file" else str(row[group]) for place, row in rows]
-        if group
-        else []
-    )
+        places.append(place)
+        answers.append(_filled(place, row, target))
+        if group:
+            owners.append(_file(place) if group == "file" else str(_filled(place, row, group)))
+        if features is None:
+            features = [column for column in row if column not in (target, group)]
+        x.extend([number(place, column, _cell(place, row, column)) for column in features])
+    if not places:
+        raise DataError(f"{path} has no rows; give it at least two")
+    if not features:
+        raise DataError(f"{path} has no column to predict {target!r} from; add one, or name it in features=")
+    y, names = targets(places, answers, target)
     groups = np.unique(owners, return_inverse=True)[1].astype(np.int64) if group else None
-    return ArraySamples(x, y, groups=groups, class_names=names)
+    inputs = np.frombuffer(x, np.float32).reshape(len(places), len(features))
+    return ArraySamples(inputs, y, groups=groups, class_names=names)
 
 
-def _number(place: str, column: str, cell: Any) -> float:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{place}, column {column!r}: {cell!r} is no number; mend the cell or leave the column out"
-        ) from None
-    if not math.isfinite(value):
-        raise DataError(f"{place}, column {column!r}: {cell!r} is not finite; fill the cell or drop the row")
-    return value
+def _file(place: str) -> str:
+    return place.rpartition(":")[0]
 
 
-def _targets(cells: Sequence[tuple[str, Any]], column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Classes int64 (N,) with their names, or values float32 (N,) without."""
-    try:
-        values = [float(cell) for _, cell in cells]
-    except (TypeError, ValueError):
-        names, classes = np.unique([str(cell) for _, cell in cells], return_inverse=True)
-        if "" in names or "None" in names:
-            place = next(place for place, cell in cells if cell in ("", None))
-            raise DataError(f"{place}, column {column!r} is empty; fill the cell or drop the row") from None
-        return classes.astype(np.int64), tuple(str(name) for name in names)
-    for place, cell in cells:
-        _number(place, column, cell)
-    whole = all(value == int(value) for value in values) and not any("." in str(cell) for _, cell in cells)
-    return np.array(values, np.int64 if whole else np.float32), ()
+def _cell(place: str, row: dict[str, Any], column: str) -> Any:
+    if column not in row:
+        raise DataError(f"{_file(place)}: {unknown('column', column, row)}")
+    return row[column]
+
+
+def _filled(place: str, row: dict[str, Any], column: str) -> Any:
+    cell = _cell(place, row, column)
+    if cell is None or not str(cell).strip():
+        raise DataError(f"{place}, column {column!r} is empty; fill the cell or drop the row")
+    return cell

@@ -6,104 +6,112 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fedloom_client.loading import users_code
-from fedloom_client.preprocess import prepare
-from fedloom_client.samples import ArraySamples, Data, Samples, View
+from fedloom_client.samples import Data, Samples, View
 from fedloom_client.task import Task
+from fedloom_client.torch_trainer.data_checks import FEW, Prepare, check_targets, check_values
+from fedloom_client.torch_trainer.isolation import reproducible
+from fedloom_client.torch_trainer.loop import to_training_mode
 from fedloom_client.torch_trainer.losses import LOSSES, target_type
-from fedloom_client.torch_trainer.trainer import input_tensor
-from fedloom_edge.errors import DataError, InputError
+from fedloom_client.torch_trainer.tensors import input_tensor
+from fedloom_edge.errors import InputError
 
-_FEW = 8
-_SOME = 512
+_SOME = 512  # samples that preprocessing constants are fitted on here
+_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def check_task(task: Task, data: Data) -> None:
-    """Check a task's data and run its model on a few samples, training and evaluation.
+    """Check a task's data, and try its model on a few samples: a training step and an evaluation.
 
     Raises:
-        InputError: the model factory or the model fails, or its outputs do not fit the targets.
+        InputError: the model factory, the model or a metric fails, or outputs do not fit the targets.
         DataError: an input or a target is not finite, out of range, or of a wrong dtype.
     """
-    for part, samples in (("train", data.train), ("test", data.test)):
-        _check_values(task, part, samples)
-    few: Samples = View(data.train, np.arange(min(_FEW, len(data.train))))
-    if task.preprocess is not None:
-        with users_code(f"task {task.name}: its preprocessing"):
-            some = View(data.train, np.arange(min(_SOME, len(data.train))))
-            constants = task.preprocess.merge([task.preprocess.summarise(some)])
-            few = prepare(few, task.preprocess, constants)
-    x, y = few.take(np.arange(len(few)))
-    outputs = _outputs(task, input_tensor(x))
-    _check_outputs(task, outputs, torch.from_numpy(y))
-    for samples in (data.train, data.test):
-        _check_labels(task, samples, outputs)
+    prepare = _preparation(task, data)
+    with reproducible(0):
+        model = _model(task)
+        for part, samples in (("train", data.train), ("test", data.test)):
+            check_values(task, part, samples, prepare)
+            _try(task, model, part, samples, prepare)
 
 
-def _outputs(task: Task, x: Tensor) -> Tensor:
-    with users_code(f"task {task.name}: its model"), torch.random.fork_rng(devices=[]):
+def _preparation(task: Task, data: Data) -> Prepare:
+    preprocess = task.preprocess
+    if preprocess is None:
+        return lambda x: x
+    some = View(data.train, np.arange(min(_SOME, len(data.train))))
+    with users_code(f"task {task.name}: its preprocess"):
+        constants = preprocess.merge([preprocess.summarise(some)])
+
+    def prepare(x: NDArray[Any]) -> NDArray[Any]:
+        with users_code(f"task {task.name}: its preprocess"):
+            return preprocess.apply(x, constants)
+
+    return prepare
+
+
+def _model(task: Task) -> nn.Module:
+    with users_code(f"task {task.name}: its model"):
         model = task.model()
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                f"task {task.name}: model() gave {type(model).__name__}; return a torch.nn.Module"
-            )
-        if not any(p.requires_grad for p in model.parameters()):
-            raise InputError(f"task {task.name}: the model has no trainable parameter")
-        with torch.no_grad():
-            model.train()
-            model(x)
-            outputs = model.eval()(x)
+    made: object = model  # a user's factory may return anything
+    if not isinstance(made, nn.Module):
+        raise InputError(f"task {task.name}: model() gave {type(made).__name__}; return a torch.nn.Module")
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+            raise InputError(f"task {task.name}: {name} of the model has no shape yet; use no lazy layers")
+        if (value.is_floating_point() or value.is_complex()) and value.dtype not in _FLOATS:
+            raise InputError(f"task {task.name}: {name} of the model is {value.dtype}; make it torch.float32")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(f"task {task.name}: the model has no trainable parameter")
+    return model
+
+
+def _try(task: Task, model: nn.Module, part: str, samples: Samples, prepare: Prepare) -> None:
+    """A training step without its update on `train`, an evaluation on `test`."""
+    raw, targets = samples.take(np.arange(min(FEW, len(samples))))
+    x = input_tensor(prepare(raw))
+    if part == "train":
+        to_training_mode(model, alone=len(x) == 1)
+    else:
+        model.eval()
+    outputs = _outputs(task, model, x)
+    _check_shapes(task, outputs, targets)
+    check_targets(task, part, samples, tuple(outputs.shape))
+    y = torch.from_numpy(np.array(targets, target_type(task.loss)))
+    loss = LOSSES[task.loss](outputs, y)
+    if not loss.requires_grad:
+        raise InputError(
+            f"task {task.name}: the model's outputs depend on no trainable parameter; "
+            "is there a detach() or no_grad() in forward?"
+        )
+    if part == "train":
+        with users_code(f"task {task.name}: the backward pass of its model"):
+            loss.backward()  # type: ignore[no-untyped-call]
+    for name, metric in task.metrics.items():
+        with users_code(f"task {task.name}: its metric {name}"):
+            float(metric(outputs.detach().numpy(), y.numpy()))
+
+
+def _outputs(task: Task, model: nn.Module, x: Tensor) -> Tensor:
+    try:
+        with users_code(f"task {task.name}: its model, given {tuple(x.shape)}"):
+            outputs: object = model(x)
+    except InputError as error:
+        hint = "; whole numbers reach a model as int64: give measurements as float32"
+        line = " ".join(str(error).split())  # torch's messages may have several lines
+        raise InputError(line + (hint if x.dtype == torch.int64 else "")) from error
     if not isinstance(outputs, Tensor):
         raise InputError(f"task {task.name}: the model gives {type(outputs).__name__}; return one tensor")
     return outputs
 
 
-def _check_outputs(task: Task, outputs: Tensor, targets: Tensor) -> None:
-    shapes = f"the model gives {tuple(outputs.shape)} for targets {tuple(targets.shape)}"
+def _check_shapes(task: Task, outputs: Tensor, targets: NDArray[Any]) -> None:
+    shapes = f"task {task.name}: the model gives {tuple(outputs.shape)} for targets {targets.shape}"
+    fits = outputs.ndim > 0 and len(outputs) == len(targets)
     if task.loss == "cross_entropy":
-        if outputs.ndim != 2 or targets.ndim != 1 or len(outputs) != len(targets):
-            raise InputError(
-                f"task {task.name}: {shapes}; cross_entropy needs outputs (B, classes) and targets (B,)"
-            )
-    elif outputs.numel() != targets.numel():
-        raise InputError(f"task {task.name}: {shapes}; {task.loss} needs one output for each target")
-    LOSSES[task.loss](outputs, targets.to(target_type(task.loss)).clamp(0, 0))
-
-
-def _check_labels(task: Task, samples: Samples, outputs: Tensor) -> None:
-    """Class labels within the model's outputs, or 0 and 1."""
-    if not task.loss.endswith("cross_entropy"):
-        return
-    labels = samples.labels
-    if labels is None:
-        raise DataError(f"task {task.name}: {task.loss} needs integer labels (N,); give y as int64")
-    classes = outputs.shape[1] if task.loss == "cross_entropy" else 2
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        index = int(wrong[0])
-        raise DataError(
-            f"task {task.name}: the label of sample {index} is {labels[index]}, but the model gives "
-            f"{tuple(outputs.shape)}: labels must be from 0 to {classes - 1}"
-        )
-
-
-def _check_values(task: Task, part: str, samples: Samples) -> None:
-    """Every value in memory is finite; of samples that are read when needed, the first few."""
-    base = samples.base if isinstance(samples, View) else samples
-    count = len(samples) if isinstance(base, ArraySamples) else min(_FEW, len(samples))
-    with users_code(f"task {task.name}: its {part} samples"):
-        x, y = samples.take(np.arange(count))
-    for what, values in (("input", x), ("target", y)):
-        if (index := _first_not_finite(values)) is not None:
-            raise DataError(
-                f"task {task.name}: the {what} of {part} sample {index} is NaN or infinite; "
-                "remove or fill such samples in data()"
-            )
-
-
-def _first_not_finite(values: NDArray[Any]) -> int | None:
-    if not np.issubdtype(values.dtype, np.floating):
-        return None
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    return int(bad[0]) if len(bad) else None
+        if not (fits and outputs.ndim == 2 and targets.ndim == 1):
+            raise InputError(f"{shapes}; cross_entropy needs outputs (B, classes) and targets (B,)")
+    elif not (fits and outputs.numel() == targets.size):
+        raise InputError(f"{shapes}; {task.loss} needs one output for each target")

@@ -1,84 +1,92 @@
-"""Gradient norms, and the layer where gradients vanish or explode."""
+"""Gradient norms of a round, and the layer where gradients vanish or explode."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
 
-EXPLODED = 1e3
-"""Norm of a layer's gradient relative to its weights' from which it counts as exploding."""
-VANISHED = 1e-7
-"""The same, below which it counts as vanishing."""
+EXPLODED = 100.0
+"""Norm of a layer's gradient, relative to its weights', from which it counts as exploding."""
+VANISHED = 1e-4
+"""The same, relative to the layer with the largest, below which a layer counts as starved."""
+# Measured: networks that learn stayed between 9e-4 and 5.4 (the built-in tasks and 20 layers with batch
+# norm); 6 to 15 sigmoid layers and 20 plain ReLU ones gave 5e-7 and less, ReLU layers that start with
+# weights of deviation 1, and a recurrent one with gain 3, gave 1e4 and more.
 _LOOK_EVERY = 16
-_TINY = 1e-12
+_SPIKE = 10.0
+_SMALL_WEIGHT = 1e-3  # a weight of this root mean square counts as this big: layers may start at zero
 
 
-@dataclass
 class GradientHealth:
-    """Norms over a round. Layers are looked at on every 16th step: the norms of all cost a step's time.
+    """Norms over a round, before clipping.
+
+    Layers are looked at on every 16th step and when the gradient grows suddenly. All in all that is
+    1 % of a step of the digits model, and 3 % of one of the tabular MLP, which takes 0.3 ms.
+
+    Args:
+        model: its trainable parameters are watched.
 
     Attributes:
-        parameters: name -> parameter, those that are trained.
+        steps: steps so far.
+        mean: mean norm over them.
+        largest: largest norm among them.
     """
 
-    parameters: Mapping[str, nn.Parameter]
-    steps: int = 0
-    total: float = 0.0
-    largest: float = 0.0
-    ratios: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    def __init__(self, model: nn.Module) -> None:
+        self.steps, self.mean, self.largest = 0, 0.0, 0.0
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._parameters = list(parameters.values())
+        # Layers are judged by their weight matrices. Biases and scales are not: before a normalisation
+        # their gradient is truly zero; nor look-up tables: a batch touches few of their rows.
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+        self._layers = {name: p for name, p in parameters.items() if p.ndim > 1 and id(p) not in tables}
+        self._looks = 0
+        self._starved: Counter[str] = Counter()
+        self._exploded: dict[str, float] = {}
 
     def look(self) -> float:
-        """Take in the gradients of a step, before clipping; returns their global L2 norm."""
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norms = torch._foreach_norm(gradients)
-        norm = float(torch.linalg.vector_norm(torch.stack(norms)))
-        if self.steps % _LOOK_EVERY == 0:
-            self._look_at_layers(norms)
+        """Take in the gradients of a step; returns their global L2 norm."""
+        norm = math.hypot(*(_norm(p.grad) for p in self._parameters))
+        if self.steps % _LOOK_EVERY == 0 or norm > _SPIKE * self.mean:
+            self._look_at_layers(norm)
         self.steps += 1
-        self.total += norm
+        self.mean += (norm - self.mean) / self.steps
         self.largest = max(self.largest, norm)
         return norm
 
-    @property
-    def mean(self) -> float:
-        """Mean norm over the steps so far."""
-        return self.total / max(self.steps, 1)
-
-    def first_not_finite(self) -> str:
-        """The first layer whose gradient is not finite; empty if all are."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                return name
-        return ""
-
     def warnings(self) -> tuple[str, ...]:
-        """Sentences that name the layers at both ends of the trouble, at most one of a kind."""
-        typical = {name: sum(values) / len(values) for name, values in self.ratios.items()}
-        if not typical:
-            return ()
-        low, high = min(typical, key=typical.__getitem__), max(typical, key=typical.__getitem__)
+        """Sentences that name the worst layer, at most one of a kind."""
         found: list[str] = []
-        if not typical[high] <= EXPLODED:
+        if self._exploded:
+            layer = max(self._exploded, key=self._exploded.__getitem__)
             found.append(
-                f"gradients explode in layer {high} (norm {typical[high]:.3g} of its weights'); "
+                f"gradients explode in layer {layer} (norm {self._exploded[layer]:.3g} times its weights'); "
                 "lower training.lr or set training.clip_norm"
             )
-        # Where every layer's gradient is tiny the model has converged; one layer alone is starved.
-        if typical[low] < VANISHED and typical[high] > 1e3 * max(typical[low], _TINY):
+        starved = [name for name in self._layers if self._starved[name] > self._looks / 2]
+        if starved:  # the first: what vanishes does so on the way from the loss to the input
             found.append(
-                f"gradients vanish in layer {low} (norm {typical[low]:.3g} of its weights'); "
-                "use normalisation, residual connections or another activation"
+                f"gradients vanish in layer {starved[0]} (norm under {VANISHED:g} of the strongest layer's, "
+                "each relative to its weights'); use normalisation, skip connections or another activation"
             )
         return tuple(found)
 
-    def _look_at_layers(self, norms: tuple[Tensor, ...] | list[Tensor]) -> None:
-        named = [(name, p) for name, p in self.parameters.items() if p.grad is not None]
-        weights = torch._foreach_norm([p.detach() for _, p in named])
-        for (name, parameter), gradient, weight in zip(named, norms, weights, strict=True):
-            # A bias or a scale may be zero or few; only a layer's weights tell about its gradients.
-            if parameter.ndim < 2:
-                continue
-            ratio = float(gradient) / max(float(weight), _TINY)
-            self.ratios.setdefault(name, []).append(ratio if math.isfinite(ratio) else math.inf)
+    def _look_at_layers(self, norm: float) -> None:
+        self._looks += 1
+        ratios = {
+            name: _norm(p.grad) / max(_norm(p.detach()), _SMALL_WEIGHT * math.sqrt(p.numel()))
+            for name, p in self._layers.items()
+        }
+        exploded = {name: ratio for name, ratio in ratios.items() if ratio > EXPLODED}
+        for name, ratio in exploded.items():
+            self._exploded[name] = max(ratio, self._exploded.get(name, 0.0))
+        if norm == 0 or exploded:  # nothing is left to learn; or every layer looks starved beside one
+            return
+        weak = VANISHED * max(ratios.values(), default=0.0)
+        # All are zero where only the last bias still learns: nothing else gets through a dead layer.
+        self._starved.update(name for name, ratio in ratios.items() if ratio < weak or ratio == 0)
+
+
+def _norm(tensor: Tensor | None) -> float:
+    return 0.0 if tensor is None else float(torch.linalg.vector_norm(tensor))

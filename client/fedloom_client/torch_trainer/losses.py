@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -14,11 +13,15 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """On logits (B, classes); targets int64 (B,)."""
     return functional.cross_entropy(outputs, targets)
 
 
+# The reshapes: an output (B, 1) beside targets (B,) would broadcast to (B, B) without a word.
+
+
 def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """On logits (B,) or (B, 1); targets 0 or 1 (B,)."""
+    """On logits (B,) or (B, 1); targets from 0 to 1 (B,) or (B, 1)."""
     return functional.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets)
 
 
@@ -39,9 +42,9 @@ LOSSES: dict[str, LossFunction] = {
 }
 
 
-def target_type(loss: str) -> torch.dtype:
+def target_type(loss: str) -> type[np.generic]:
     """Dtype that the targets of a loss have: int64 classes, or float32."""
-    return torch.int64 if loss == "cross_entropy" else torch.float32
+    return np.int64 if loss == "cross_entropy" else np.float32
 
 
 def standard_metric(loss: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +15,7 @@ FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 DIGITS = ["simulate", "digits", "--clients", "10", "--rounds", "3", "--seed", "1"]
 
 
-def wall_seconds(commands: dict[str, Sequence[str]], runs: int) -> dict[str, float]:
+def wall_seconds(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, float]:
     """Median wall time of each command, run in turn (A B A B ...) after one warm-up of each."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(runs + 1):

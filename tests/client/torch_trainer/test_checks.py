@@ -41,8 +41,8 @@ class TwoOutputs(nn.Linear):
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ({"y": with_bad(Y, 7, 5)}, "label of sample 7 is 5, but the model gives (8, 3)"),
-        ({"y": with_bad(Y, 2, -1)}, "label of sample 2 is -1"),
+        ({"y": with_bad(Y, 7, 5)}, "label of train sample 7 is 5, but the model gives (8, 3)"),
+        ({"y": with_bad(Y, 2, -1)}, "label of train sample 2 is -1"),
         ({"y": Y, "model": lambda: nn.Linear(4, 1), "loss": "binary_cross_entropy"}, "from 0 to 1"),
         ({"x": with_bad(X, 9, np.nan)}, "input of train sample 9 is NaN"),
         ({"y": with_bad(Y, 3, np.inf), "loss": "mse"}, "target of train sample 3"),

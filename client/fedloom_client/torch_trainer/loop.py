@@ -1,0 +1,94 @@
+"""The training loop: one round of one client, plain."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fedloom_client.samples import Indices
+from fedloom_client.seeds import generator
+from fedloom_client.torch_trainer.early_stopping import Best
+from fedloom_client.torch_trainer.losses import LossFunction
+from fedloom_client.torch_trainer.state import read_arrays
+from fedloom_client.torch_trainer.step import Step
+from fedloom_client.torch_trainer.tensors import Fetch
+from fedloom_client.trainer import Assignment, Update
+
+
+def train(
+    model: nn.Module,
+    loss_function: LossFunction,
+    examples: int,
+    fetch: Fetch,
+    assignment: Assignment,
+    validate: Callable[[], float] | None = None,
+) -> Update:
+    """Train `model` in place; the round ends at `epochs`, `steps` or `patience`, whichever comes first.
+
+    Metrics: train-loss (mean over the examples seen, without the proximal term), gradient-norm and
+    gradient-norm-max (over the steps, with the proximal term, before clipping), steps, epochs (begun).
+
+    Args:
+        model: holds the arrays to start from.
+        loss_function: (outputs, targets) -> mean over the batch.
+        examples: how many there are, 1 or more.
+        fetch: indices (B,) -> inputs (B, ...) and targets (B, ...).
+        assignment: settings, seed, FedProx's coefficient, progress.
+        validate: the validation loss of the model, wanted after each epoch if `patience` is set; None
+            if there is nothing to validate on.
+
+    Raises:
+        TrainingError: the loss or a gradient is not finite.
+    """
+    training = assignment.training
+    step = Step(model, loss_function, assignment)
+    best = Best(training.patience)
+    order = generator(assignment.seed, "order")
+    loss_sum, seen, epoch, over = 0.0, 0, 0, False
+    while not over:
+        epoch += 1
+        epoch_sum, epoch_seen = 0.0, 0
+        to_training_mode(model, alone=min(examples, training.batch_size) == 1)
+        batches = cut(order.permutation(examples), training.batch_size)
+        if training.steps:
+            batches = batches[: training.steps - step.health.steps]
+        for batch in batches:
+            x, y = fetch(batch)  # (B, ...), (B, ...)
+            epoch_sum += step(x, y, epoch=epoch) * len(batch)
+            epoch_seen += len(batch)
+        loss_sum, seen = loss_sum + epoch_sum, seen + epoch_seen
+        if assignment.progress is not None:
+            assignment.progress(epoch, epoch_sum / epoch_seen)
+        over = epoch == training.epochs or step.health.steps == training.steps
+        if training.patience and validate is not None:
+            best.note(validate(), model)
+            over = over or best.over
+    metrics = {
+        "train-loss": loss_sum / seen,
+        "gradient-norm": step.health.mean,
+        "gradient-norm-max": step.health.largest,
+        "steps": float(step.health.steps),
+        "epochs": float(epoch),
+    }
+    return Update(best.arrays or read_arrays(model), examples, metrics, step.health.warnings())
+
+
+def cut(order: Indices, size: int) -> list[Indices]:
+    """`order` in batches of `size`; the last may be shorter, but a single example joins the one before.
+
+    Batch norm cannot take the variance of one example, and a lone example's step is mostly noise.
+    """
+    ends = list(range(size, len(order), size))
+    if size > 1 and ends and len(order) - ends[-1] == 1:
+        ends.pop()
+    return np.split(order, ends)
+
+
+def to_training_mode(model: nn.Module, *, alone: bool) -> None:
+    """Training mode; batch norm keeps to its running statistics where every batch is one example."""
+    model.train()
+    norms: Any = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    for module in model.modules() if alone else ():
+        if isinstance(module, norms):
+            module.eval()

@@ -1,0 +1,59 @@
+"""One optimiser step: forward, backward, the proximal term, the look at the gradients, clipping, update."""
+
+import math
+
+from torch import Tensor, nn
+
+from fedloom_client.torch_trainer.clipping import clip
+from fedloom_client.torch_trainer.failure import not_finite
+from fedloom_client.torch_trainer.gradients import GradientHealth
+from fedloom_client.torch_trainer.losses import LossFunction
+from fedloom_client.torch_trainer.optimisers import make_optimiser
+from fedloom_client.trainer import Assignment
+
+
+class Step:
+    """Takes the steps of one round on `model`, in place.
+
+    Args:
+        model: holds the arrays that the round starts from.
+        loss_function: (outputs, targets) -> mean over the batch.
+        assignment: settings and FedProx's coefficient.
+
+    Attributes:
+        health: gradient norms so far.
+    """
+
+    def __init__(self, model: nn.Module, loss_function: LossFunction, assignment: Assignment) -> None:
+        self.model = model
+        self.loss_function = loss_function
+        self.training = assignment.training
+        self.mu = assignment.proximal_mu
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.start = [p.detach().clone() for p in self.parameters] if self.mu else []
+        self.optimiser = make_optimiser(self.parameters, self.training)
+        self.health = GradientHealth(model)
+
+    def __call__(self, x: Tensor, y: Tensor, *, epoch: int) -> float:
+        """Take a step on inputs (B, ...) and targets (B, ...); returns the loss before it.
+
+        Raises:
+            TrainingError: the loss or a gradient is not finite; `epoch` is for the message.
+        """
+        for p in self.parameters:
+            p.grad = None
+        loss = self.loss_function(self.model(x), y)  # ()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._pull_to_start()
+        value, norm = loss.item(), self.health.look()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise not_finite(self.model, x, y, loss=value, epoch=epoch, step=self.health.steps)
+        clip([p.grad for p in self.parameters if p.grad is not None], norm, self.training)
+        self.optimiser.step()
+        return value
+
+    def _pull_to_start(self) -> None:
+        """Add the gradient of FedProx's mu/2 * ||w - w_start||^2, which is mu * (w - w_start)."""
+        for p, start in zip(self.parameters, self.start, strict=False):  # no start: no proximal term
+            if p.grad is not None:
+                p.grad.add_(p.detach() - start, alpha=self.mu)

@@ -1,0 +1,72 @@
+"""Samples as tensors: made once where they fit in memory, batch by batch where they do not."""
+
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedloom_client.samples import Indices, Samples
+from fedloom_edge.errors import DataError
+
+Pair = tuple[Tensor, Tensor]
+Fetch = Callable[[Indices], Pair]
+"""indices (B,) -> inputs (B, ...) and targets (B, ...), memory that the caller may overwrite."""
+
+_KEPT_BYTES = 1 << 30  # of all samples together; the rest is read again in every epoch
+
+
+class TensorCache:
+    """The tensors of samples, kept from round to round, for as long as the samples live."""
+
+    def __init__(self, target_type: type[np.generic]) -> None:
+        self._target_type = target_type
+        self._kept: dict[int, Pair] = {}  # by identity: samples need be neither hashable nor comparable
+
+    def fetch(self, samples: Samples) -> Fetch:
+        """A function that gives batches of `samples`."""
+        if (pair := self._kept.get(id(samples))) is None:
+            if not self._fits(samples):
+                return lambda indices: self._convert(samples, indices)
+            pair = self._convert(samples, np.arange(len(samples)))
+            with suppress(TypeError):  # an object that nothing can refer to weakly is converted anew
+                weakref.finalize(samples, self._kept.pop, id(samples), None)
+                self._kept[id(samples)] = pair
+        x, y = pair
+
+        def batch(indices: Indices) -> Pair:
+            rows = torch.from_numpy(indices)
+            return x.index_select(0, rows), y.index_select(0, rows)
+
+        return batch
+
+    def _fits(self, samples: Samples) -> bool:
+        kept = sum(x.nbytes + y.nbytes for x, y in self._kept.values())
+        x, y = self._convert(samples, np.arange(1))
+        return kept + len(samples) * (x.nbytes + y.nbytes) <= _KEPT_BYTES
+
+    def _convert(self, samples: Samples, indices: Indices) -> Pair:
+        x, y = samples.take(indices)
+        return input_tensor(x), _tensor(y, self._target_type)
+
+
+def input_tensor(x: NDArray[Any]) -> Tensor:
+    """float32 of floating-point arrays, int64 of integers and booleans (token ids).
+
+    Raises:
+        DataError: the array holds no numbers.
+    """
+    if x.dtype.kind not in "fiub":
+        raise DataError(
+            f"inputs of dtype {x.dtype} are no numbers; give the task a preprocess, e.g. Vocabulary"
+        )
+    return _tensor(x, np.float32 if x.dtype.kind == "f" else np.int64)
+
+
+def _tensor(array: NDArray[Any], dtype: type[np.generic]) -> Tensor:
+    # A copy: torch cannot hold read-only memory, and what is kept must not change with its source.
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
