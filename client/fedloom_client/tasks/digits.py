@@ -6,7 +6,6 @@ import numpy as np
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Task, Training
-from fedloom_edge.errors import DataError
 
 
 def model() -> nn.Module:
@@ -30,11 +29,9 @@ def model() -> nn.Module:
 
 def data(_: Path | None) -> Data:
     """Pixels in [0, 1] as (N, 1, 8, 8); a fifth of each digit is held out."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise DataError("task digits needs scikit-learn: pip install 'fedloom[data]'") from None
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     x = (digits.images / 16).astype(np.float32)[:, np.newaxis]
     y = digits.target.astype(np.int64)

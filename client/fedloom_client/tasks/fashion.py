@@ -1,6 +1,7 @@
 """Fashion-MNIST, 28x28 pixels, 10 kinds of clothes: 60,000 images to train on, 10,000 to test."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +48,16 @@ def data(folder: Path | None) -> Data:
 def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
     """The array in an idx file, gzipped or not: 2 zero bytes, type, rank, big-endian sizes, bytes."""
     packed, plain = folder / f"{name}.gz", folder / name
-    if packed.is_file():
-        content = gzip.decompress(packed.read_bytes())
-    elif plain.is_file():
-        content = plain.read_bytes()
-    else:
+    try:
+        content = gzip.decompress(packed.read_bytes()) if packed.is_file() else plain.read_bytes()
+    except FileNotFoundError:
         raise DataError(
             f"{plain}(.gz) is missing: apt install dataset-fashion-mnist, or name a folder with --data DIR "
             "that holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte"
-        )
+        ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        content = b""
     rank = content[3] if content[:3] == b"\x00\x00\x08" else 0
     shape = np.frombuffer(content[4 : 4 + 4 * rank], ">u4").astype(int)
     values = np.frombuffer(content[4 + 4 * rank :], np.uint8)

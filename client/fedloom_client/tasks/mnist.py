@@ -43,5 +43,5 @@ task = Task(
     name="mnist",
     model=model,
     data=data,
-    training=Training(optimizer="momentum", lr=0.02, batch_size=32, epochs=2, schedule="cosine"),
+    training=Training(optimizer="momentum", lr=0.05, batch_size=16, epochs=2, schedule="cosine"),
 )

@@ -6,7 +6,6 @@ import numpy as np
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Standardize, Task, Training
-from fedloom_edge.errors import DataError
 
 
 def model() -> nn.Module:
@@ -16,11 +15,9 @@ def model() -> nn.Module:
 
 def data(_: Path | None) -> Data:
     """Measurements (N, 30) as they are, `Standardize` scales them; a fifth of each class is held out."""
-    try:
-        from sklearn.datasets import load_breast_cancer
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise DataError("task tabular needs scikit-learn: pip install 'fedloom[data]'") from None
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.model_selection import train_test_split
+
     table = load_breast_cancer()
     x, y = table.data.astype(np.float32), table.target.astype(np.int64)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
