@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -21,11 +22,12 @@ from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.guard import Guard
-from fedloom_server.messages import Batch, Traffic, attach, split_statistics, with_statistics
+from fedloom_server.messages import Batch, Traffic, attach
 from fedloom_server.roster import Member, OrderedGrid, meet
 from fedloom_server.spread import Spread, spread
 from fedloom_server.store import ClientRound, ClientRow, Round, RunStore
 from fedloom_server.strategies import is_server_optimizer
+from fedloom_server.updates import collect, same_metrics, split_statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,7 @@ class Federation:
             self.test = prepare(self.test, preprocess, self.constants)
         self.arrays = self.trainer.initial_arrays(derive_seed(self.plan.seed, "initial"))
         self.guard = Guard.of(self.arrays)
+        self._largest_shard = max((member.examples for member in members), default=1)
         rows = (
             ClientRow(m.client, f"client {m.client}", m.examples, m.validation, self.label_counts(m.client))
             for m in members
@@ -122,12 +125,10 @@ class Federation:
 
     def _round(self, number: int, grid: OrderedGrid) -> None:
         began = time.perf_counter()
-        # Flower's strategies draw from the global generator; seeding it for each round and phase
-        # makes a round independent of the rounds before it, so a run can go on from any of them.
-        random.seed(derive_seed(self.plan.seed, number, "train"))
+        self._seed(number, "train")
         traffic = Traffic()
         train_loss, rows = self._train(number, grid, traffic)
-        random.seed(derive_seed(self.plan.seed, number, "evaluate"))
+        self._seed(number, "evaluate")
         federated, evaluated = self._evaluate(number, grid, traffic)
         entry = replace(
             self._central(number),
@@ -143,6 +144,13 @@ class Federation:
         )
         self._finish_round(entry, [*rows, *evaluated], began)
 
+    def _seed(self, number: int, phase: str) -> None:
+        # Flower's strategies draw from Python's and numpy's global generators; seeding both for each
+        # round and phase makes a round independent of those before it: a run can go on from any.
+        seed = derive_seed(self.plan.seed, number, phase)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
     def _train(
         self, number: int, grid: OrderedGrid, traffic: Traffic
     ) -> tuple[float | None, list[ClientRound]]:
@@ -153,15 +161,17 @@ class Federation:
         config = ConfigRecord({**settings, "seed": self.plan.seed})
         messages = list(self.strategy.configure_train(number, trained, config, grid))
         attach(messages, arrays=to_record(self.arrays), constants=to_record(self.constants))
-        batch = self._exchange(number, "train", messages, grid, traffic, self.guard.refuses_update)
+        updates = collect(self.strategy, self.arrays, averaged, self._largest_shard)
+        batch = Batch(number, "train", self.plan.task.metric, updates.add)
+        self._exchange(batch, messages, grid, traffic, self.guard.refuses_update)
         if not batch.accepted:
             raise RunError(
                 f"round {number}: no usable update from {len(messages)} clients; {batch.first_fault()}"
             )
-        replies, statistics = with_statistics(batch.accepted, averaged)
+        replies, statistics = updates.for_strategy()
         arrays, metrics = self.strategy.aggregate_train(number, replies)
         if arrays is None:
-            raise RunError(f"round {number}: the strategy made no model out of {len(replies)} updates")
+            raise RunError(f"round {number}: the strategy made no model out of {batch.accepted} updates")
         merged = {**from_record(arrays), **statistics}
         self.arrays = {name: merged[name].astype(old.dtype) for name, old in self.arrays.items()}
         return _figure(metrics, "train-loss"), batch.rows
@@ -172,25 +182,25 @@ class Federation:
         arrays = to_record(self.arrays)
         messages = list(self.strategy.configure_evaluate(number, arrays, config, grid))
         attach(messages, arrays=arrays, constants=to_record(self.constants))
-        batch = self._exchange(number, "evaluate", messages, grid, traffic, self.guard.refuses_evaluation)
+        replies: dict[int, Message] = {}
+        batch = Batch(number, "evaluate", self.plan.task.metric, replies.__setitem__)
+        self._exchange(batch, messages, grid, traffic, self.guard.refuses_evaluation)
         # A shard too small for a validation part answers with no examples: nothing to average.
-        measured = [reply for reply in batch.accepted if _examples(reply)]
+        measured = [replies[client] for client in sorted(replies) if _examples(replies[client])]
         if measured:
-            self.strategy.aggregate_evaluate(number, measured)
+            self.strategy.aggregate_evaluate(number, same_metrics(measured))
         return spread(batch.rows, higher_is_better=self.plan.task.metric == "accuracy"), batch.rows
 
     def _exchange(
         self,
-        number: int,
-        phase: str,
+        batch: Batch,
         messages: Sequence[Message],
         grid: OrderedGrid,
         traffic: Traffic,
         refuses: Callable[[Message], str],
-    ) -> Batch:
-        """Send messages and sort the replies into accepted, rejected and failed, in shard order."""
+    ) -> None:
+        """Send messages and sort the replies into accepted, rejected and failed as they arrive."""
         traffic.sent(messages)
-        batch = Batch(number, phase, self.plan.task.metric)
         asked = {grid.client_of(message.metadata.dst_node_id) for message in messages}
         for done, reply in enumerate(grid.send_and_receive(messages), start=1):
             client = grid.clients.get(reply.metadata.src_node_id)
@@ -200,10 +210,9 @@ class Federation:
             reason = "" if reply.has_error() else refuses(reply)
             batch.add(client, reply, reason, traffic.received(reply))
             for watcher in self.watchers:
-                watcher.client_done(number, phase, done, len(messages))
+                watcher.client_done(batch.round_number, batch.phase, done, len(messages))
         for client in asked:
             batch.missing(client)
-        return batch.in_order()
 
     def _central(self, number: int) -> Round:
         """Evaluate the global arrays on the held-out test set."""

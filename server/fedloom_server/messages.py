@@ -1,13 +1,11 @@
-"""What goes to clients and what comes back: contents, byte counts, and replies in a fixed order."""
+"""What goes to clients and what comes back: contents, byte counts, and a row a reply."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedloom_client.flower_app import from_record
-from fedloom_edge.arrays import Arrays
 from fedloom_server.store import ClientRound
 
 
@@ -19,29 +17,6 @@ def attach(messages: Sequence[Message], *, arrays: ArrayRecord, constants: Array
     extra = {"preprocess": constants} if constants else {}
     for message in messages:
         message.content = RecordDict({**message.content, "arrays": arrays, **extra})
-
-
-def split_statistics(record: ArrayRecord, statistics: frozenset[str]) -> tuple[ArrayRecord, ArrayRecord]:
-    """A record's trained arrays and its statistics, without copying either."""
-    trained = ArrayRecord({name: array for name, array in record.items() if name not in statistics})
-    rest = ArrayRecord({name: array for name, array in record.items() if name in statistics})
-    return trained, rest
-
-
-def with_statistics(replies: Sequence[Message], statistics: frozenset[str]) -> tuple[list[Message], Arrays]:
-    """Replies with their trained arrays only, and the statistics' mean weighted by examples."""
-    if not statistics:
-        return list(replies), {}
-    total: Arrays = {}
-    examples = 0
-    for reply in replies:
-        trained, rest = split_statistics(reply.content.array_records["arrays"], statistics)
-        count: Any = reply.content.metric_records["metrics"]["num-examples"]
-        examples += count
-        for name, array in from_record(rest).items():
-            total[name] = total.get(name, 0.0) + array.astype("float64") * count
-        reply.content["arrays"] = trained
-    return list(replies), {name: array / examples for name, array in total.items()}
 
 
 @dataclass
@@ -68,12 +43,12 @@ def _bytes(message: Message) -> int:
 
 @dataclass
 class Batch:
-    """The replies of one phase of a round."""
+    """The replies of one phase of a round: a row each, and what `accept` does with the accepted ones."""
 
     round_number: int
     phase: str
     metric: str
-    replies: dict[int, Message] = field(default_factory=dict[int, Message])
+    accept: Callable[[int, Message], None]
     entries: dict[int, ClientRound] = field(default_factory=dict[int, ClientRound])
 
     def add(self, client: int, reply: Message, reason: str, count: int) -> None:
@@ -83,28 +58,22 @@ class Batch:
         elif reason:
             self._note(client, "rejected", reason, bytes_up=count)
         else:
-            self.replies[client] = reply
+            self.accept(client, reply)
             self._note(client, "ok", "", bytes_up=count, **self._figures(reply))
 
     def missing(self, client: int) -> None:
         """Note a client that gave no reply."""
         self._note(client, "failed", "no reply")
 
-    def in_order(self) -> "Batch":
-        """The same with clients in the order of their shards, so that sums do not depend on arrival."""
-        self.replies = dict(sorted(self.replies.items()))
-        self.entries = dict(sorted(self.entries.items()))
-        return self
-
-    @property
-    def accepted(self) -> list[Message]:
-        """Replies that may reach a strategy."""
-        return list(self.replies.values())
-
     @property
     def rows(self) -> list[ClientRound]:
-        """One row a client for the store."""
-        return list(self.entries.values())
+        """One row a client for the store, in the order of the shards."""
+        return [self.entries[client] for client in sorted(self.entries)]
+
+    @property
+    def accepted(self) -> int:
+        """How many replies may reach the strategy."""
+        return sum(row.status == "ok" for row in self.entries.values())
 
     def first_fault(self) -> str:
         """The first failure or refusal in words."""
