@@ -108,6 +108,6 @@ task = Task(
     model=Classifier,
     data=data,
     preprocess=Spelling(size=WORDS, length=LENGTH),
-    training=Training(optimizer="adam", lr=0.004, batch_size=32, epochs=1, schedule="cosine"),
+    training=Training(optimizer="adam", lr=0.002, batch_size=32, epochs=1, schedule="cosine"),
     baselines={"majority class": majority, "bag-of-words logistic regression": bag_of_words},
 )
