@@ -14,9 +14,11 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.commands import Stopped
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
-from fedloom_server.progress import RoundTable
+from fedloom_server.process_mark import process_mark
+from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
@@ -61,6 +63,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "class_names": list(setup.shards.data.class_names),
         "training": setup.plan.training.to_config(),
         "versions": versions(),
+        "process": process_mark(),
     }
 
 
@@ -77,7 +80,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board],
+            [table, board, ProgressFacts(store)],
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()
@@ -90,6 +93,8 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             store.set_facts({"baselines": baselines})
         except KeyboardInterrupt:
             return "interrupted", "interrupted by the user", INTERRUPTED
+        except Stopped as stopped:
+            return "interrupted", str(stopped), INTERRUPTED
         except FedloomError as error:
             return "failed", str(error), error.exit_code
         finally:
