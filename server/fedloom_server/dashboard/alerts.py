@@ -107,6 +107,22 @@ def _repeat_quarantine(run: Run) -> Iterator[Alert]:
         yield Alert("warning", "quarantine", title, f"{times} times; last: {reason}", latest, who)
 
 
+def _repeat_failures(run: Run) -> Iterator[Alert]:
+    rows = run.database.rows(
+        "SELECT client, count(DISTINCT round) FROM event WHERE kind = 'failed' AND client IS NOT NULL "
+        "GROUP BY client HAVING count(DISTINCT round) >= ? ORDER BY 2 DESC, 1",
+        (REPEATS,),
+    )
+    if rows:
+        query = "SELECT data FROM event WHERE kind = 'failed' AND client = ? ORDER BY id DESC LIMIT 1"
+        reason = json.loads(run.database.value(query, (rows[0][0],))).get("reason")
+        names = ", ".join(str(client) for client, _ in rows[:_SHOWN]) + (", …" if rows[_SHOWN:] else "")
+        title = f"{len(rows)} clients fail" if rows[1:] else f"Client {names} fails"
+        only = None if rows[1:] else int(rows[0][0])
+        text = f"Client {names}: up to {rows[0][1]} times; last: {reason}"
+        yield Alert("warning", "failing", f"{title} again and again", text, client=only)
+
+
 def _overfitting(run: Run) -> Iterator[Alert]:
     recent = run.rounds[-RISING - 1 :]
     if len(recent) <= RISING:
@@ -149,6 +165,7 @@ RULES: tuple[Callable[[Run], Iterable[Alert]], ...] = (
     _divergence,
     _participation,
     _repeat_quarantine,
+    _repeat_failures,
     _overfitting,
     _devices,
 )

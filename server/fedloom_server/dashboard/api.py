@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from fedloom_edge.errors import RunError
 from fedloom_server.dashboard import clients, control, devices, tables
 from fedloom_server.dashboard.alerts import alerts
 from fedloom_server.dashboard.artifacts import artifact_path, artifacts
@@ -110,12 +111,11 @@ class Api:
 
     def devices(self, request: Request, values: Values) -> Any:
         """Every run's devices."""
-        found = []
-        for run, folder in self.catalog.runs().items():
-            with ExitStack() as stack:
-                database = stack.enter_context(reading(folder))
-                found += [{"run": run, **device} for device in devices.devices(database)]
-        return found
+        return [
+            {"run": run, **device}
+            for run, _, database in self._readable()
+            for device in devices.devices(database)
+        ]
 
     def device(self, request: Request, values: Values) -> Any:
         """A device's last samples."""
@@ -125,33 +125,32 @@ class Api:
     def models(self, request: Request, values: Values) -> Any:
         """Every run's models, with where they come from."""
         found = []
-        for run, folder in self.catalog.runs().items():
-            with reading(folder) as database:
-                facts = database.facts()
-                provenance = {key: facts.get(key) for key in ("task", "strategy", "seed", "metric")}
-                value = database.value("SELECT metric FROM round ORDER BY number DESC LIMIT 1")
-                found.append(
-                    {
-                        "run": run,
-                        "name": folder.name,
-                        "status": status(facts),
-                        **provenance,
-                        "value": value,
-                        "versions": facts.get("versions", {}),
-                        "onnx_difference": facts.get("onnx_difference"),
-                        "artifacts": artifacts(folder, database),
-                    }
-                )
+        for run, folder, database in self._readable():
+            facts = database.facts()
+            found.append(
+                {
+                    "run": run,
+                    "name": folder.name,
+                    "status": status(facts),
+                    **{key: facts.get(key) for key in ("task", "strategy", "seed", "metric")},
+                    "value": database.value("SELECT metric FROM round ORDER BY number DESC LIMIT 1"),
+                    "versions": facts.get("versions", {}),
+                    "onnx_difference": facts.get("onnx_difference"),
+                    "artifacts": artifacts(folder, database),
+                }
+            )
         return found
 
     def alerts(self, request: Request, values: Values) -> Any:
         """Every run's alerts, or one run's."""
-        chosen = values["run"]
-        runs = {chosen: self._folder(values)[1]} if chosen else self.catalog.runs()
-        found = []
-        for run, folder in runs.items():
-            with reading(folder) as database:
-                found += [{"run": run, "name": folder.name, **asdict(alert)} for alert in alerts(database)]
+        if values["run"]:
+            with self._run(values) as (run, folder, database):
+                return [{"run": run, "name": folder.name, **asdict(alert)} for alert in alerts(database)]
+        found = [
+            {"run": run, "name": folder.name, **asdict(alert)}
+            for run, folder, database in self._readable()
+            for alert in alerts(database)
+        ]
         return sorted(found, key=lambda alert: alert["severity"] != "critical")
 
     def compare(self, request: Request, values: Values) -> Any:
@@ -179,6 +178,12 @@ class Api:
         if folder is None:
             raise ApiError(404, "there is no such run")
         return run, folder
+
+    def _readable(self) -> Iterator[tuple[str, Path, Database]]:
+        """Every run; what cannot be read is left out, and the list of runs says why."""
+        for run, folder in self.catalog.runs().items():
+            with suppress(RunError), reading(folder) as database:
+                yield run, folder, database
 
     @contextmanager
     def _run(self, values: Values) -> Iterator[tuple[str, Path, Database]]:

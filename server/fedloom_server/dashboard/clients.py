@@ -6,6 +6,7 @@ from typing import Any
 
 from fedloom_server.dashboard.database import Database, columnar, finite
 
+_ALIKE = 1.2  # the largest shard against the smallest, below which there are no groups
 _PART = (
     "status", "reason", "examples", "loss", "metric", "gradient_norm", "update_norm", "clipped_norm",
     "seconds", "finished", "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
@@ -103,7 +104,7 @@ def _groups(database: Database, sizes: list[tuple[int, int]]) -> dict[int, str]:
         if boards:
             return {number: str(boards.get(number) or "unknown board") for number, _ in sizes}
     ordered = sorted(count for _, count in sizes)
-    if not ordered or ordered[0] == ordered[-1]:
+    if not ordered or ordered[-1] < _ALIKE * ordered[0]:
         return {number: "all clients" for number, _ in sizes}
     cuts = [ordered[(len(ordered) - 1) * quarter // 4] for quarter in (1, 2, 3)]
     names = _names(ordered[0], cuts, ordered[-1])

@@ -7,6 +7,7 @@ once. It listens on this machine only unless --host says otherwise, which needs 
 import argparse
 from pathlib import Path
 
+PORT = 8642
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -15,8 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a run's folder, or one of runs")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
     parser.add_argument(
-        "--port", type=int, default=8642, metavar="N", help="port to listen on; 0 for a free one"
+        "--port", type=int, default=PORT, metavar="N", help="port to listen on; 0 for a free one"
     )
+    parser.add_argument("--any-port", action="store_true", help="take a free port where --port is taken")
+    parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--read-only", action="store_true", help="watch only: no pause, stop or exclude")
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="file with the token to log in with, mode 600"

@@ -1,6 +1,7 @@
 """An endpoint of the API: where it is, what it takes, what it gives; served and documented from one table."""
 
 import re
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +108,7 @@ class Endpoint:
                 answer = await run_sync(self.answer, request, values)
             except ApiError as error:
                 return JSONResponse({"error": str(error)}, error.status, error.headers)
-            except FedloomError as error:
+            except (FedloomError, sqlite3.Error) as error:
                 return JSONResponse({"error": str(error)}, 503, {"retry-after": "1"})
             return answer if isinstance(answer, Response) else JSONResponse(answer)
 

@@ -10,7 +10,7 @@ from fedloom_server.dashboard.state import LIVE, elapsed, eta, last_seen, state
 ROUND = (
     "number", "loss", "metric", "train_loss", "federated_loss", "federated_metric", "worst_metric",
     "clients_ok", "clients_failed", "rejected", "bytes_up", "bytes_down", "seconds",
-    "train_seconds", "evaluate_seconds",
+    "train_seconds", "aggregate_seconds",
 )  # fmt: skip
 EVENTS = 200  # of them in one answer
 _FACTS = (

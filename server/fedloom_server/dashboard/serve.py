@@ -4,6 +4,7 @@ import argparse
 import socket
 import ssl
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
@@ -29,7 +30,7 @@ def serve(arguments: argparse.Namespace) -> int:
     token = read_token(arguments.token_file) if arguments.token_file else None
     access = Access(session_key(), token)
     secure = arguments.tls_cert is not None
-    listener = _listen(arguments.host, arguments.port)
+    listener = _listen(arguments.host, arguments.port, any_port=arguments.any_port)
     port = listener.getsockname()[1]
     shown = _shown(arguments.host)
     app = make_app(
@@ -56,10 +57,17 @@ def serve(arguments: argparse.Namespace) -> int:
         )
     )
     address = f"{'https' if secure else 'http'}://{shown}:{port}"
-    _say(address, access, arguments.host)
+    _say(address, access)
+    if arguments.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, args=[server], daemon=True).start()
     with listener:
         server.run(sockets=[listener])
     return 0
+
+
+def _end_with_stdin(server: uvicorn.Server) -> None:
+    sys.stdin.read()
+    server.should_exit = True
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -89,13 +97,16 @@ def _check(arguments: argparse.Namespace) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, any_port: bool) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(128)  # before the link is printed: whoever opens it at once only waits
     except OSError as error:
+        if any_port:
+            return _listen(host, 0, any_port=False)
         raise InputError(
             f"--host {host} --port {port}: {error.strerror}; choose another, or --port 0"
         ) from error
@@ -115,7 +126,7 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _say(address: str, access: Access, host: str) -> None:
+def _say(address: str, access: Access) -> None:
     if access.takes_token:
         text = f"dashboard: {address} (log in with the token)"
     else:

@@ -24,6 +24,7 @@ export function lineChart(options) {
   const height = options.height ?? 230;
   const box = h("div", { class: "panel", role: "img", "aria-label": options.label });
   const legend = h("ul", { class: "legend" });
+  const blank = h("p", { class: "note", hidden: true }, "Nothing measured yet.");
   let plot = null;
   let data = null;
   const rows = figures(options.label, () => asTable(options, data));
@@ -35,13 +36,14 @@ export function lineChart(options) {
   new ResizeObserver(() => plot && Math.abs(plot.width - width()) > 1 && plot.setSize({ width: width(), height })).observe(box);
   themed(() => data && build());
   return {
-    elements: [legend, box, rows.element],
+    elements: [legend, blank, box, rows.element],
     set(x, columns) {
       data = [x, ...columns.map((column) => column.map((value) => value ?? null))];
       if (plot) plot.setData(data);
       else build();
       legend.replaceChildren(...options.series.map((series, place) => entry(series, data[place + 1], options.format)),
-        ...(options.bands ?? []).map(([, , , name]) => h("li", {}, h("i", { class: "block tone-band" }), name)));
+        ...(options.bands ?? []).map(([, , tone, name]) => h("li", {}, h("i", { class: `block tone-${tone}` }), name)));
+      blank.hidden = columns.slice(0, options.series.length).some((column) => column.some((value) => value !== null && value !== undefined));
       rows.redraw();
     },
   };

@@ -40,6 +40,7 @@ export async function show(main, run) {
     main.dataset.round = String(history.round);
   };
   drawCurves();
+  for (const panel of panels) panel.start?.();
 
   const readSpread = async () => {
     const news = await get(`/runs/${run}/spread?after_round=${spread?.number.at(-1) ?? 0}`);
@@ -182,7 +183,7 @@ function curveCards(metric) {
 function downloads(run) {
   const names = ["round", "client_round", "client", "event", "run"];
   const link = (name, form) => h("a", { class: "button small", href: `/api/v1/runs/${run}/tables/${name}.${form}`, download: true, "aria-label": `Table ${name} as ${form}` }, form === "csv" ? "CSV" : "Parquet");
-  return card("Take it with you", {}, h("div", { class: "stack" },
-    names.map((name) => h("div", { class: "line" }, h("code", {}, name), "  ", link(name, "csv"), " ", link(name, "parquet"))),
+  return card("Take it with you", { class: "wide" }, h("div", { class: "choices" },
+    names.map((name) => h("span", {}, h("code", {}, name), "  ", link(name, "csv"), " ", link(name, "parquet"))),
     h("p", {}, h("a", { href: `/models#${run}` }, "Models and files of this run"), " · ", h("a", { href: `/runs/${run}/clients` }, "All its clients"), " · ", h("a", { href: "/api/v1/openapi.json" }, "API"))));
 }

@@ -4,7 +4,7 @@ import { color } from "../charts.js";
 import { card, figures, table } from "../dom.js";
 import { metricName, metricText } from "../format.js";
 
-const ROW = 74;
+const ROW = 84;
 const TOP = 18;
 const AXIS = 24;
 
@@ -52,8 +52,9 @@ export function beeswarm(run) {
       context.fillText("Clients stand here once they have measured something.", 4, 30);
       return;
     }
-    const low = Math.min(...all.map((one) => one.value));
-    const high = Math.max(...all.map((one) => one.value));
+    let low = Math.min(...all.map((one) => one.value));
+    let high = Math.max(...all.map((one) => one.value));
+    if (low === high) [low, high] = metric === "accuracy" ? [low - 0.1, Math.min(high + 0.1, 1)] : [low * 0.9, high * 1.1];
     const place = (value) => 10 + ((width - 20) * (value - low)) / (high - low || 1);
     const size = all.length > 2000 ? 1.5 : all.length > 300 ? 2.2 : 4;
     groups.forEach((group, row) => swarm(context, group, TOP + row * ROW, place, size, width));
@@ -69,11 +70,12 @@ export function beeswarm(run) {
   function swarm(context, group, top, place, size, width) {
     context.fillStyle = color("muted");
     context.textAlign = "left";
-    context.fillText(group.name, 4, top + 2);
-    const middle = top + 8 + (ROW - 8) / 2;
+    context.fillText(group.name, 4, top);
+    const middle = top + 14 + (ROW - 22) / 2;
     context.fillStyle = color("rule");
     context.fillRect(4, middle, width - 8, 1);
     const stacks = new Map();
+    const room = Math.max(Math.floor((ROW - 26) / (2 * size)), 1);
     context.fillStyle = color("accent");
     context.globalAlpha = 0.75;
     for (const { client, value } of group.values) {
@@ -81,13 +83,17 @@ export function beeswarm(run) {
       const bin = Math.round(x / (2 * size));
       const seat = stacks.get(bin) ?? 0;
       stacks.set(bin, seat + 1);
-      // One above the line, one below, and so on; a full stack stays within its row.
-      const away = Math.min(Math.ceil(seat / 2) * 2 * size, (ROW - 24) / 2);
-      const y = middle + (seat % 2 ? -away : away);
+      // One above the line, one below, and so on; a full stack goes on beside itself.
+      const level = seat % room;
+      const away = Math.ceil(level / 2) * 2 * size;
+      const column = Math.floor(seat / room);
+      const aside = Math.ceil(column / 2) * 2 * size * (column % 2 ? -1 : 1);
+      const seen = Math.min(Math.max(x + aside, size), width - size);
+      const y = middle + (level % 2 ? -away : away);
       context.beginPath();
-      context.arc(x, y, size, 0, 7);
+      context.arc(seen, y, size, 0, 7);
       context.fill();
-      dots.push({ x, y, client, value });
+      dots.push({ x: seen, y, client, value });
     }
     context.globalAlpha = 1;
     const median = group.values[Math.floor(group.values.length / 2)].value;
@@ -97,6 +103,7 @@ export function beeswarm(run) {
 
   return {
     element,
+    start: panel.redraw,
     update(history, clients, round) {
       metric = history.facts.metric;
       element.querySelector("h2").textContent = `${metricName(metric)} of each client, by group${round ? `, round ${round.round}` : ""}`;

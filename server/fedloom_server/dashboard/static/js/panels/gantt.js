@@ -68,6 +68,7 @@ export function gantt() {
 
   return {
     element,
+    start: panel.redraw,
     update(history, clients, round) {
       if (!round) return;
       element.querySelector("h2").textContent = `Time of round ${round.round}, client by client`;

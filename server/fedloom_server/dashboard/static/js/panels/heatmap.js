@@ -139,5 +139,5 @@ export function heatMap(run) {
   });
   const rows_redraw = () => rows.redraw();
   describe();
-  return { element, update: (history) => ((metric = history.facts.metric), update()) };
+  return { element, start: panel.redraw, update: (history) => ((metric = history.facts.metric), update()) };
 }

@@ -54,6 +54,7 @@ export function labels(run) {
 
   return {
     element,
+    start: panel.redraw,
     update(history, clients) {
       names = history.facts.class_names ?? [];
       bars = clients.id.map((id, place) => ({ id, examples: clients.examples[place], labels: clients.labels[place] }));

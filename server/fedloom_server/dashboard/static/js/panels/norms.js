@@ -63,6 +63,7 @@ export function norms(run) {
 
   return {
     element,
+    start: panel.redraw,
     update(history, clients, round) {
       if (!round) return;
       kind = round.update_norm.some((value) => value !== null) ? "update_norm" : "gradient_norm";

@@ -68,8 +68,21 @@ const WORDS = {
 export function eventLine(event) {
   if (event.kind === "round") return null;
   const words = WORDS[event.kind]?.(event) ?? `${event.kind}${event.data.reason ? `: ${event.data.reason}` : ""}`;
-  const where = [event.client === null || event.client === undefined ? null : `client ${event.client}`, event.round === null ? null : `round ${event.round}`].filter(Boolean).join(", ");
+  const who = event.clients ?? [event.client];
+  const where = [event.client === null || event.client === undefined ? null : who.length > 1 ? `${who.length} clients (${who.slice(0, 8).join(", ")}${who.length > 8 ? ", …" : ""})` : `client ${event.client}`, event.round === null ? null : `round ${event.round}`].filter(Boolean).join(", ");
   return h("li", {}, h("time", {}, clock(event.time)), h("span", {}, where && `${where}: `, words));
+}
+
+/** Clients that had the same happen to them in the same round make one line. */
+function together(events) {
+  const groups = new Map();
+  for (const event of events) {
+    const alike = event.client === null ? event.id : `${event.kind} ${event.round} ${event.data.reason} ${event.data.who}`;
+    const group = groups.get(alike);
+    if (group) group.clients.push(event.client);
+    else groups.set(alike, { ...event, clients: [event.client] });
+  }
+  return [...groups.values()];
 }
 
 export function eventsCard() {
@@ -80,7 +93,7 @@ export function eventsCard() {
   return {
     element,
     update(history) {
-      fill(feed, history.events.map(eventLine).filter(Boolean).reverse().slice(0, 60));
+      fill(feed, together(history.events).map(eventLine).filter(Boolean).reverse().slice(0, 60));
       if (!feed.children.length) fill(feed, h("li", {}, h("span", { class: "note" }, "Nothing yet.")));
     },
   };
