@@ -159,19 +159,18 @@ def simulate(tmp_path) -> Iterator[Any]:
 
 @pytest.fixture
 def moody_task(tmp_path) -> Path:
-    """Handwritten digits where client 1's sensor is unplugged."""
+    """Handwritten digits where the sensors of some clients are unplugged."""
     path = tmp_path / "moody.py"
     path.write_text(
         "from dataclasses import replace\n"
         "from torch import nn\n"
         "from fedloom_client.tasks.digits import task as digits\n"
         "class Moody(nn.Module):\n"
-        "    seen = {}\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
         "        self.net = digits.model()\n"
         "    def forward(self, x):\n"
-        "        if self.training and len(x) == 7:\n"
+        "        if self.training and len(x) % 4 == 3:\n"
         "            raise ValueError('sensor unplugged')\n"
         "        return self.net(x)\n"
         "task = replace(digits, name='moody', model=Moody)\n"

@@ -45,7 +45,7 @@ export const badge = (status, text = status) =>
 /** A card with a title. */
 export function card(title, attributes = {}, ...children) {
   const tools = h("div", { class: "tools" });
-  const element = h("section", { class: `card ${attributes.class ?? ""}`, "aria-label": title }, h("header", {}, h("h2", {}, title), tools), ...children);
+  const element = h("section", { class: `card ${attributes.class ?? ""}`, "data-card": title }, h("header", {}, h("h2", {}, title), tools), ...children);
   return Object.assign(element, { tools });
 }
 

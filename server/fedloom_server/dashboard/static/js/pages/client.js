@@ -59,7 +59,7 @@ function classes(client, names = []) {
   const total = client.labels.reduce((sum, n) => sum + n, 0) || 1;
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Examples by class" }, table("Examples by class", [
     ["Class", ([, k]) => names[k] ?? String(k)], ["Examples", ([n]) => count(n), "number"], ["Share", ([n]) => percent(n / total), "number"],
-    ["", ([n]) => {
+    ["Amount", ([n]) => {
       const bar = h("span");
       bar.style.width = `${(100 * n) / Math.max(...client.labels)}%`;
       return h("div", { class: "progress" }, bar);

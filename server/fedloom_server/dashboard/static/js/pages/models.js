@@ -19,7 +19,7 @@ function oneRun(model) {
     ["File", (file) => h("div", {}, file.kind === "checkpoint" ? `checkpoint of round ${file.round}` : file.name, h("div", { class: "note" }, file.what))],
     ["Round", (file) => String(file.round ?? "–"), "number"], ["Size", (file) => bytes(file.bytes), "number"], ["Written", (file) => ago(file.time)],
     ["sha256", (file) => h("code", { title: file.sha256 }, `${file.sha256.slice(0, 16)}…`)],
-    ["", (file) => h("a", { class: "button small", href: `/api/v1/runs/${model.run}/artifacts/${file.name}`, download: true, "aria-label": `Download ${file.name} of ${model.name}` }, "Download")],
+    ["Download", (file) => h("a", { class: "button small", href: `/api/v1/runs/${model.run}/artifacts/${file.name}`, download: true, "aria-label": `Download ${file.name} of ${model.name}` }, "Download")],
   ], model.artifacts)));
   element.id = model.run;
   element.tools.append(badge(model.status), h("a", { href: `/runs/${model.run}`, "aria-label": `Run ${model.name}` }, "Run"));

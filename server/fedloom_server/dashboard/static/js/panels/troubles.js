@@ -29,7 +29,7 @@ export function failuresCard(run) {
       const found = await get(`/runs/${run}/failures?limit=50`);
       fill(body, found.length ? table("Failed and refused clients", [
         ["Client", (row) => h("a", { href: `/runs/${run}/clients/${row.client}` }, `client ${row.client}`)],
-        ["", (row) => badge(row.kind)], ["Times", (row) => count(row.times), "number"], ["Last in round", (row) => String(row.round), "number"],
+        ["What", (row) => badge(row.kind)], ["Times", (row) => count(row.times), "number"], ["Last in round", (row) => String(row.round), "number"],
         ["Last reason", (row) => row.reason, "reason"],
       ], found) : h("p", { class: "note" }, "Every client that was asked gave a usable update."));
     },
