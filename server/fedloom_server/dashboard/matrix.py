@@ -1,6 +1,7 @@
 """Every client in every round, kept as arrays that grow with the run, so that a page can ask often."""
 
 import base64
+import math
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -30,6 +31,7 @@ class Matrix:
         self.rounds: list[int] = []
         self._place: dict[int, int] = {}
         self._columns: dict[str, list[_Floats]] = {name: [] for name in VALUES}
+        self._ranges: dict[str, tuple[float, float]] = {}
 
     def refresh(self, database: Database) -> None:
         """Take in the clients and rounds that are new in the store."""
@@ -42,10 +44,16 @@ class Matrix:
         ):
             self._add(number, database)
 
-    def figures(self, name: str) -> _Floats:
-        """One kind of figure, (clients, rounds)."""
-        columns = self._columns[name]
+    def figures(self, name: str, first: int) -> _Floats:
+        """One kind of figure from the `first` round on, (clients, rounds)."""
+        columns = self._columns[name][first:]
         return np.stack(columns, axis=1) if columns else np.empty((len(self.clients), 0), np.float32)
+
+    def range(self, name: str) -> tuple[float, float]:
+        """The lowest and highest figure of all rounds, rounded outwards so that they seldom change."""
+        low, high = self._ranges.get(name, (0.0, 1.0))
+        step = 10.0 ** math.floor(math.log10(high - low)) / 2 if high > low else 1.0
+        return math.floor(low / step) * step, math.ceil(high / step) * step
 
     def quantiles(self, after_round: int) -> dict[str, Any]:
         """QUANTILES of the clients' standard metric in each round after `after_round`."""
@@ -77,6 +85,10 @@ class Matrix:
         self.rounds.append(number)
         for name, column in columns.items():
             self._columns[name].append(column)
+            known = column[np.isfinite(column)]
+            if known.size:
+                low, high = self._ranges.get(name, (math.inf, -math.inf))
+                self._ranges[name] = (min(low, float(known.min())), max(high, float(known.max())))
 
 
 class Matrices:
@@ -106,10 +118,10 @@ def heat_map(matrix: Matrix, name: str, most_rows: int, after_round: int) -> dic
     `status` the byte is the code itself.
     """
     first = int(np.searchsorted(matrix.rounds, after_round, side="right"))
-    figures = matrix.figures(name)
+    figures = matrix.figures(name, first)
     share = max(-(-len(matrix.clients) // most_rows), 1)
-    low, high = _range(figures)
-    shown = _merge(figures[:, first:], share, worst=name == "status")
+    low, high = matrix.range(name)
+    shown = _merge(figures, share, worst=name == "status")
     if name == "status":
         low, high = 0.0, float(len(STATUSES))
         cells = shown.astype(np.uint8)
@@ -128,18 +140,13 @@ def heat_map(matrix: Matrix, name: str, most_rows: int, after_round: int) -> dic
     }
 
 
-def _range(figures: _Floats) -> tuple[float, float]:
-    known = figures[np.isfinite(figures)]
-    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-
-
 def _merge(figures: _Floats, share: int, *, worst: bool) -> _Floats:
     if share == 1:
         return figures
     clients, rounds = figures.shape
     padded = np.full((-(-clients // share) * share, rounds), 0 if worst else np.nan, np.float32)
     padded[:clients] = figures
-    blocks = padded.reshape(-1, share, rounds)
+    blocks = padded.reshape(len(padded) // share, share, rounds)
     if worst:
         merged: _Floats = blocks.max(axis=1)
         return merged

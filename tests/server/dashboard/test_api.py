@@ -181,6 +181,9 @@ def test_a_large_heat_map_shares_rows_and_keeps_the_worst_status(tmp_path):
         matrix = Matrix()
         with reading(tmp_path / "run") as database:
             matrix.refresh(database)
+    assert heat_map(Matrix(), "metric", 5, -1)["cells"] == ""
+    nothing_new = heat_map(matrix, "metric", 5, 1)
+    assert (nothing_new["rounds"], nothing_new["cells"]) == ([], "")
     whole = heat_map(matrix, "metric", 512, -1)
     shared = heat_map(matrix, "status", 5, -1)
     assert whole["clients_per_row"] == 1

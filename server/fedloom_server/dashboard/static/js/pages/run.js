@@ -13,7 +13,8 @@ import { labels } from "../panels/labels.js";
 import { norms } from "../panels/norms.js";
 import { alertsCard, eventsCard, failuresCard, slowestCard } from "../panels/troubles.js";
 
-const SLOW = 400; // ms between two readings of what is beside the curves
+const SLOW = 1000; // ms between two readings of what is beside the curves
+const WORDS = 3000; // and of what is in words
 
 export async function show(main, run) {
   const load = historyOf(run);
@@ -32,6 +33,7 @@ export async function show(main, run) {
   let spread = null;
   let clients = null;
   let shown = -1;
+  let told = 0;
 
   const drawCurves = () => {
     head.update(history);
@@ -53,7 +55,11 @@ export async function show(main, run) {
     const round = history.round > 0 ? await get(`/runs/${run}/rounds/${history.round}/clients`) : null;
     shown = history.round;
     for (const panel of [swarm, time, norm, label, slow]) panel.update(history, clients, round);
-    await Promise.all([map.update(history), failures.update(), alerts.update()]);
+    await map.update(history);
+    if (Date.now() - told > WORDS || !history.live) {
+      told = Date.now();
+      await Promise.all([failures.update(), alerts.update()]);
+    }
     await new Promise((resolve) => setTimeout(resolve, SLOW));
   });
   const refresh = single(async () => {
