@@ -51,5 +51,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+            name = key if key.startswith(prefix) else f"{prefix}{key}"
+            found.append((name, value if isinstance(value, str) else json.dumps(value)))
     return found

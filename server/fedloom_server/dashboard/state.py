@@ -1,5 +1,6 @@
 """Where a run stands: its status, its progress, and what may be asked of it."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +34,10 @@ class State:
 
 def state(database: Database) -> State:
     """Where the run stands now; a running one whose process is gone has crashed."""
-    facts = database.facts()
+    rows = database.rows(
+        "SELECT key, value FROM run WHERE key IN ('status', 'process', 'planned_rounds', 'progress')"
+    )
+    facts = {key: json.loads(value) for key, value in rows}
     return State(
         status=status(facts),
         round=_number(database.value("SELECT max(number) FROM round"), -1),

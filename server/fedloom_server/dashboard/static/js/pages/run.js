@@ -48,24 +48,26 @@ export async function show(main, run) {
     const news = await get(`/runs/${run}/spread?after_round=${spread?.number.at(-1) ?? 0}`);
     spread = spread ? { ...spread, number: spread.number.concat(news.number), values: spread.values.map((column, q) => column.concat(news.values[q])) } : news;
   };
+  const words = () => {
+    told = Date.now();
+    return Promise.all([failures.update(), alerts.update()]);
+  };
   const readClients = single(async () => {
     if (document.hidden) return;
     if (!clients?.id.length) clients = await get(`/runs/${run}/clients`);
-    if (shown === history.round && history.round > 0) return;
+    if (shown === history.round && history.round > 0) return told || words();
     const round = history.round > 0 ? await get(`/runs/${run}/rounds/${history.round}/clients`) : null;
     shown = history.round;
     for (const panel of [swarm, time, norm, label, slow]) panel.update(history, clients, round);
     await map.update(history);
-    if (Date.now() - told > WORDS || !history.live) {
-      told = Date.now();
-      await Promise.all([failures.update(), alerts.update()]);
-    }
+    if (Date.now() - told > WORDS || !history.live) await words();
     await new Promise((resolve) => setTimeout(resolve, SLOW));
   });
   const refresh = single(async () => {
-    const before = history.round;
+    const { round: before, status } = history;
     history = await load();
     drawCurves();
+    if (history.status !== status) told = 0;
     if (history.round !== before || !spread) {
       await readSpread();
       curves.update(history, spread);
