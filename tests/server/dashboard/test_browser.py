@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fedloom_server.dashboard.catalog import run_id
@@ -15,7 +17,7 @@ from fedloom_server.dashboard.catalog import run_id
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
-PICTURES = os.environ.get("FEDLOOM_PICTURES")  # a folder: `make pictures` draws the README's from here
+PICTURES = os.environ.get("FEDLOOM_PICTURES")  # a folder: `make pictures` draws the README's into it
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 
 
@@ -74,7 +76,9 @@ def tab(browser):
 
 
 def at_least(page: Page, number: int) -> None:
-    page.wait_for_function("(n) => Number(document.getElementById('main').dataset.round) >= n", arg=number)
+    page.wait_for_function(
+        "(n) => Number(document.getElementById('main').dataset.round) >= n", arg=number, timeout=120_000
+    )
 
 
 def shown_round(page: Page) -> int:
@@ -268,6 +272,24 @@ def test_a_page_can_be_used_by_keyboard_alone(watched, finished, tab):
             break
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/finished-*")
+
+
+def test_the_picture_of_the_readme_is_of_a_real_run_that_goes_on(simulate, serve, tab, moody_task, tmp_path):
+    options = ("--clients", 20, "--rounds", 40, "--partition", "dirichlet:0.3", "--seed", 3)
+    learning = ("--strategy", "fedadam", "--set", "strategy.eta=0.01")
+    folder, _ = simulate(*options, *learning, task=moody_task, name="press-line-3")
+    page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
+    at_least(page, 12)
+    page.wait_for_selector("[data-card='Failed and refused clients'] td")
+    page.set_viewport_size({"width": 1440, "height": 1600})
+    page.wait_for_timeout(1500)
+    picture = Path(PICTURES or tmp_path) / "dashboard-run.png"
+    page.screenshot(path=picture)
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    accent = np.abs(pixels - (0x0B, 0x5F, 0xAD)).max(axis=2) < 6
+    heat = np.abs(pixels - (0x08, 0x39, 0x6B)).max(axis=2) < 12
+    assert accent[350:800].sum() > 400  # the curve
+    assert heat.sum() > 20_000  # the heat map
 
 
 def test_without_any_run_the_page_says_how_to_make_one(serve, tab, tmp_path):

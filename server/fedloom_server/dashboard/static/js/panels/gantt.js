@@ -4,7 +4,7 @@ import { color } from "../charts.js";
 import { badge, card, figures, h, table } from "../dom.js";
 import { duration } from "../format.js";
 
-const MOST = 24;
+const MOST = 18;
 const ROW = 17;
 const LEFT = 64;
 const AXIS = 24;

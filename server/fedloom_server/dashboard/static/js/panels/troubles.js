@@ -29,7 +29,7 @@ export function failuresCard(run) {
       const found = await get(`/runs/${run}/failures?limit=50`);
       fill(body, found.length ? table("Failed and refused clients", [
         ["Client", (row) => h("a", { href: `/runs/${run}/clients/${row.client}` }, `client ${row.client}`)],
-        ["What", (row) => badge(row.kind)], ["Times", (row) => count(row.times), "number"], ["Last in round", (row) => String(row.round), "number"],
+        ["What", (row) => badge(row.kind), "minor"], ["Times", (row) => count(row.times), "number"], ["Last in round", (row) => String(row.round), "number minor"],
         ["Last reason", (row) => row.reason, "reason"],
       ], found) : h("p", { class: "note" }, "Every client that was asked gave a usable update."));
     },
@@ -69,7 +69,7 @@ export function eventLine(event) {
   if (event.kind === "round") return null;
   const words = WORDS[event.kind]?.(event) ?? `${event.kind}${event.data.reason ? `: ${event.data.reason}` : ""}`;
   const who = event.clients ?? [event.client];
-  const where = [event.client === null || event.client === undefined ? null : who.length > 1 ? `${who.length} clients (${who.slice(0, 8).join(", ")}${who.length > 8 ? ", …" : ""})` : `client ${event.client}`, event.round === null ? null : `round ${event.round}`].filter(Boolean).join(", ");
+  const where = [event.client === null || event.client === undefined ? null : who.length > 1 ? `${who.length} clients (${who.slice(0, 8).join(", ")}${who.length > 8 ? ", …" : ""})` : `client ${event.client}`, event.round === null ? null : event.last > event.round ? `rounds ${event.round} to ${event.last}` : `round ${event.round}`].filter(Boolean).join(", ");
   return h("li", {}, h("time", {}, clock(event.time)), h("span", {}, where && `${where}: `, words));
 }
 
@@ -82,7 +82,16 @@ function together(events) {
     if (group) group.clients.push(event.client);
     else groups.set(alike, { ...event, clients: [event.client] });
   }
-  return [...groups.values()];
+  // And what goes on round after round makes one, too.
+  const runs = [];
+  for (const group of groups.values()) {
+    const alike = group.client === null ? null : `${group.kind} ${group.data.reason} ${group.clients}`;
+    const before = runs.findLast((one) => one.alike === alike);
+    if (alike && before && group.round === before.last + 1) {
+      Object.assign(before, { last: group.round, time: group.time });
+    } else runs.push({ ...group, alike, last: group.round });
+  }
+  return runs.sort((a, b) => a.time - b.time);
 }
 
 export function eventsCard() {
