@@ -152,10 +152,10 @@ def _devices(run: Run) -> Iterator[Alert]:
     for device in devices(run.database)[:_SHOWN]:
         temperature = device.get("temperature")
         if device.get("throttled"):
-            title = f"{device['name']} slows itself down"
+            title = f"{device['id']} slows itself down"
             yield Alert("warning", "throttled", title, "It reports throttling: heat or low voltage.")
         elif isinstance(temperature, int | float) and temperature >= HOT:
-            yield Alert("warning", "hot", f"{device['name']} is hot", f"{temperature:.0f} °C")
+            yield Alert("warning", "hot", f"{device['id']} is hot", f"{temperature:.0f} °C")
 
 
 RULES: tuple[Callable[[Run], Iterable[Alert]], ...] = (

@@ -8,8 +8,8 @@ from fedloom_server.dashboard.database import Database, columnar, finite
 
 _ALIKE = 1.2  # the largest shard against the smallest, below which there are no groups
 _PART = (
-    "status", "reason", "examples", "loss", "metric", "gradient_norm", "update_norm", "clipped_norm",
-    "seconds", "finished", "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
+    "status", "reason", "examples", "loss", "metric", "gradient_norm", "seconds", "finished",
+    "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
 )  # fmt: skip
 _JOINED = (
     "client", "status", "reason", "examples", "train_loss", "gradient_norm", "update_norm", "seconds",
@@ -20,6 +20,7 @@ _JOINED = (
 
 def round_clients(database: Database, number: int) -> dict[str, Any]:
     """What every client did in a round: its training and, beside it, its evaluation."""
+    norms = _norms(database, "round", number)
     rows = database.table("client_round", ("client", "phase", *_PART), "WHERE round = ?", (number,))
     joined: dict[int, dict[str, Any]] = {}
     for client, phase, *cells in rows:
@@ -36,6 +37,8 @@ def round_clients(database: Database, number: int) -> dict[str, Any]:
             into |= {"evaluate_status": part["status"], "metric": part["metric"], "loss": part["loss"]}
             if part["reason"]:
                 into["reason"] = into.get("reason") or part["reason"]
+    for who, norm in norms.items():
+        joined.setdefault(who, {"client": who})["update_norm"] = norm
     rows = [tuple(joined[client].get(name) for name in _JOINED) for client in sorted(joined)]
     return {"round": number, **columnar(_JOINED, rows)}
 
@@ -63,6 +66,8 @@ def client(database: Database, number: int) -> dict[str, Any] | None:
         columnar(columns, database.table("client_round", columns, query, (number, phase)))
         for phase in ("train", "evaluate")
     )
+    norms = _norms(database, "client", number)
+    trained["update_norm"] = [norms.get(round_number) for round_number in trained["round"]]
     events = ("id", "time", "kind", "round", "data")
     told = database.table("event", events, "WHERE client = ? ORDER BY id DESC LIMIT 100", (number,))
     return {
@@ -89,6 +94,21 @@ def failures(database: Database, limit: int) -> list[dict[str, Any]]:
         {"client": who, "kind": kind, "times": times, "round": latest, "reason": _reason(database, event)}
         for who, kind, times, latest, event in rows
     ]
+
+
+def _norms(database: Database, of: str, number: int) -> dict[int, float]:
+    """Norms of updates `of` a round by client, or of a client by round.
+
+    An accepted update's stands among its metrics, a refused one's beside the kept update.
+    """
+    by = "client" if of == "round" else "round"
+    query = (
+        f"SELECT {by}, json_extract(metrics, '$.\"update-norm\"') FROM client_round "
+        f"WHERE {of} = ? AND phase = 'train'"
+    )
+    rows = database.rows(query, (number,))
+    rows += database.table("quarantine", (by, "norm"), f"WHERE {of} = ?", (number,))
+    return {place: norm for place, norm in rows if norm is not None}
 
 
 def _reason(database: Database, event: int) -> str:

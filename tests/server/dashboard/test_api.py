@@ -193,7 +193,7 @@ def test_a_large_heat_map_shares_rows_and_keeps_the_worst_status(tmp_path):
     assert list(base64.b64decode(whole["cells"])) == [int(254 * i / 9) for i in range(10)]
 
 
-def test_the_assets_weigh_less_than_400_kb_and_are_in_the_wheel():
+def test_the_assets_weigh_less_than_400_kb_and_keep_their_licence():
     weight = sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file())
     assert weight < 400_000
     assert (STATIC / "vendor" / "uPlot.LICENSE.txt").read_text().startswith("The MIT License")

@@ -35,7 +35,7 @@ export async function show(main, run, number) {
     const pick = (part, name) => rounds.map((round) => part[name][part.round.indexOf(round)] ?? null);
     accuracy.set(rounds, [pick(evaluate, "metric"), rounds.map((round) => history.rounds.metric[history.rounds.number.indexOf(round)] ?? null)]);
     loss.set(rounds, [pick(train, "loss"), pick(evaluate, "loss")]);
-    norm.set(rounds, [pick(train, "gradient_norm"), pick(train, "update_norm")]);
+    norm.set(rounds, [pick(train, "gradient_norm"), rounds.map((round) => train.update_norm?.[train.round.indexOf(round)] ?? null)]);
     time.set(rounds, [pick(train, "seconds")]);
     const bad = train.status.filter((status) => status !== "ok").length;
     const tile = (title, value, note = "", kind = "") => h("div", { class: `tile ${kind}` }, h("dt", {}, title), h("dd", {}, value, h("small", {}, note || "\u00a0")));

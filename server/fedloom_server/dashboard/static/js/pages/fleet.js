@@ -9,11 +9,11 @@ export async function show(main) {
   const load = single(async () => {
     const devices = await get("/devices");
     fill(body, devices.length ? card("Devices", {}, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Devices" }, table("Devices", [
-      ["Device", (device) => (device.client === null ? device.name : h("a", { href: `/runs/${device.run}/clients/${device.client}` }, device.name))],
+      ["Device", (device) => (device.client === null ? device.id : h("a", { href: `/runs/${device.run}/clients/${device.client}` }, device.id))],
       ["State", (device) => state(device)], ["Last seen", (device) => ago(device.last_seen)], ["Board", (device) => device.board],
       ["Temperature", (device) => (device.temperature === null ? "–" : `${device.temperature.toFixed(0)} °C`), "number"],
-      ["Memory", (device) => bytes(device.memory), "number"], ["CPU", (device) => percent(device.cpu), "number"],
-      ["Version", (device) => device.version], ["Work", (device) => device.work],
+      ["Memory free", (device) => `${bytes(device.memory)} of ${bytes(device.memory_total)}`, "number"], ["CPU", (device) => (device.cpu === null ? "–" : percent(device.cpu / 100)), "number"],
+      ["Version", (device) => device.version], ["Trainer", (device) => device.trainer], ["Work", (device) => device.work || device.reason || "idle"],
     ], devices))) : empty("No devices", "The watched runs are simulations: their clients live in one process and stand on the run's own page.", "Devices that join a coordinator appear here with board, temperature, memory and version."));
   });
   await load();
@@ -23,9 +23,7 @@ export async function show(main) {
 }
 
 function state(device) {
-  if (device.revoked) return badge("failed", "revoked");
   if (device.throttled) return badge("warning", "throttled");
   if (device.temperature >= 80) return badge("warning", "hot");
-  if (device.last_seen === null) return badge("interrupted", "never seen");
-  return Date.now() / 1000 - device.last_seen > 60 ? badge("interrupted", "silent") : badge("ok", "online");
+  return device.connected ? badge("ok", "connected") : badge("interrupted", "not connected");
 }
