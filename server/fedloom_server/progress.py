@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -84,7 +84,8 @@ class ProgressFacts:
         if now - self._wrote < self._INTERVAL:
             return
         self._wrote = now
-        progress = {"round": round_number, "phase": phase, "done": done, "total": total}
+        progress: dict[str, Any] = {"round": round_number, "phase": phase, "done": done, "total": total}
+        progress["time"] = time.time()
         self._store.set_facts({"progress": progress})
 
     def round_done(self, entry: Round) -> None:

@@ -1,8 +1,9 @@
 """The web application: pages, assets, the API, the stream, and the gate in front of all of them."""
 
 import asyncio
+import hashlib
 import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -23,6 +24,7 @@ from fedloom_server.dashboard.login import Login
 from fedloom_server.dashboard.openapi import document
 from fedloom_server.dashboard.tail import STREAMS, Stream, Tail
 
+HTML = "text/html; charset=utf-8"
 Handler = Callable[[Request], Awaitable[Response]]
 PAGES = (
     "/", "/login", "/runs/{run}", "/runs/{run}/clients", "/runs/{run}/clients/{client}",
@@ -37,6 +39,7 @@ def make_app(
     table = endpoints(Api(catalog, read_only=read_only), Login(access, secure, read_only))
     described = document(table)
     tail = Tail(catalog)
+    assets = dict(_files(resources.files("fedloom_server.dashboard").joinpath("static"), ""))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -54,9 +57,10 @@ def make_app(
         Route(f"{ROOT}/stream", _streamer(tail)),
         Route("/metrics", metrics),
         Route("/healthz", lambda request: JSONResponse({"ok": True})),
-        *_asset_routes(),
+        *_asset_routes(assets),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _absent, 500: _broken})
+    handlers = {404: _absent(assets["index.html"]), 500: _broken}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return Gate(app, access, hosts, secure, read_only)
 
 
@@ -81,12 +85,9 @@ def _streamer(tail: Tail) -> Handler:
     return stream
 
 
-def _asset_routes() -> list[Route]:
-    """The package's files, read once: what is not among them does not exist, whatever a path says."""
-    root = resources.files("fedloom_server.dashboard").joinpath("static")
-    assets = dict(_files(root, ""))
-    page = assets.pop("index.html")
-    routes = [Route(path, _sender(page, "text/html; charset=utf-8")) for path in PAGES]
+def _asset_routes(assets: Mapping[str, bytes]) -> list[Route]:
+    """The package's files: what is not among them does not exist, whatever a path says."""
+    routes = [Route(path, _sender(assets["index.html"], HTML)) for path in PAGES]
     routes.append(Route("/favicon.svg", _sender(assets["favicon.svg"], "image/svg+xml")))
     for name, content in assets.items():
         kind = mimetypes.guess_type(name)[0] or "text/plain"
@@ -104,14 +105,23 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _sender(content: bytes, media: str) -> Handler:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
     async def send(request: Request) -> Response:
-        return Response(content, media_type=media)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        return Response(content, media_type=media, headers={"etag": tag})
 
     return send
 
 
-async def _absent(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "there is nothing here"}, 404)
+def _absent(page: bytes) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return Response(page, 404, media_type=HTML)
+        return JSONResponse({"error": "there is nothing here"}, 404)
+
+    return answer
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -113,8 +113,9 @@ def elapsed(facts: Mapping[str, Any]) -> float | None:
 def last_seen(folder: Path, database: Database) -> float | None:
     """When the run last wrote something, in seconds since the epoch."""
     told = database.value("SELECT time FROM event ORDER BY id DESC LIMIT 1")
+    progress = database.fact("progress")
     if told is not None:
-        return float(told)
+        return max(float(told), float((progress or {}).get("time", 0.0)))
     try:
         return (folder / DATABASE).stat().st_mtime
     except OSError:

@@ -1,6 +1,7 @@
 """Runs as MLflow runs: settings as parameters, every round's figures as metrics, files as artifacts."""
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ def export_run(store: RunStore, uri: str) -> str:
     Raises:
         InputError: MLflow is not installed, or `uri` cannot be written to.
     """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing phones home
     try:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag

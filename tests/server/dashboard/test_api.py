@@ -129,6 +129,13 @@ def test_reading_leaves_no_file_in_the_folder(serve, copied):
     assert {path.name for path in copied.iterdir()} == before
 
 
+def test_an_asset_is_sent_once(watched):
+    first = watched.ask("/static/js/main.js")
+    again = watched.ask("/static/js/main.js", if_none_match=first.headers["etag"])
+    assert (first.status, again.status, again.body) == (200, 304, b"")
+    assert again.headers["content-security-policy"]
+
+
 def test_a_damaged_run_and_an_older_one_are_shown_as_far_as_they_go(serve, copied):
     other = copied.parent / "damaged"
     other.mkdir()

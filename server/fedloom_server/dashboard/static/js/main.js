@@ -56,14 +56,14 @@ async function show() {
   if (!session.who && location.pathname !== "/login") return location.replace(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   shell(session);
   const found = PAGES.map(([pattern, title, load]) => [location.pathname.match(pattern), title, load]).find(([match]) => match);
-  if (!found) return fill(main, empty("There is nothing here", "The address leads to no page."));
+  if (!found) return fill(main, h("h1", { class: "hidden" }, "Nothing here"), empty("There is nothing here", "The address leads to no page.", h("a", { href: "/" }, "All runs")));
   const [match, title, load] = found;
   document.title = `${title} · fedloom`;
   try {
     const page = await load();
     await page.show(main, ...match.slice(1).map(decodeURIComponent));
   } catch (error) {
-    fill(main, h("h1", { class: "hidden" }, title), problem(error));
+    fill(main, h("h1", { class: "hidden" }, title), problem(error), h("p", {}, h("a", { class: "crumb", href: "/" }, "All runs")));
     if (!error.status) throw error;
   }
 }

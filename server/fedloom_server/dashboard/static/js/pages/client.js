@@ -12,7 +12,7 @@ export async function show(main, run, number) {
   const metric = start.facts.metric;
   document.title = `${first.name} · ${start.name} · fedloom`;
   const accuracy = lineChart({ label: `${metricName(metric)} on the client's validation part`, format: (value) => metricText(value, metric), bounded: metric === "accuracy",
-    tick: metric === "accuracy" ? (value) => `${Math.round(100 * value)} %` : undefined, series: [{ name: first.name, tone: "accent" }, { name: "global, test set", tone: "grey", dashed: true }] });
+    tick: metric === "accuracy" ? (value) => `${+(100 * value).toFixed(1)} %` : undefined, series: [{ name: first.name, tone: "accent" }, { name: "global, test set", tone: "grey", dashed: true }] });
   const loss = lineChart({ label: "The client's loss", format: figure, series: [{ name: "training", tone: "orange" }, { name: "validation", tone: "green" }] });
   const norm = lineChart({ label: "The client's gradient norm", format: figure, height: 170, series: [{ name: "gradient norm", tone: "accent" }, { name: "update norm", tone: "violet" }] });
   const time = lineChart({ label: "The client's time", format: duration, height: 170, fromZero: true, series: [{ name: "training time", tone: "accent" }] });

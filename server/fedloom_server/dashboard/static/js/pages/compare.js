@@ -47,7 +47,7 @@ function drawn({ runs, differences, same }) {
   const last = (run, name) => run.rounds[name].at(-1);
   const sum = (run, name) => run.rounds[name].reduce((total, value) => total + (value ?? 0), 0);
   const region = (label, child) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, child);
-  const percentTick = metric === "accuracy" ? (value) => `${Math.round(100 * value)} %` : undefined;
+  const percentTick = metric === "accuracy" ? (value) => `${+(100 * value).toFixed(1)} %` : undefined;
   return [
     card("Results", {}, region("Results", table("Results", [
       ["Run", (run) => h("a", { href: `/runs/${run.id}` }, run.name)], ["Status", (run) => badge(run.status)], ["Rounds", (run) => String(Math.max(last(run, "number") ?? 0, 0)), "number"],

@@ -160,7 +160,7 @@ const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.l
 
 function curveCards(metric) {
   const asMetric = (value) => metricText(value, metric);
-  const tick = metric === "accuracy" ? (value) => `${Math.round(100 * value)} %` : undefined;
+  const tick = metric === "accuracy" ? (value) => `${+(100 * value).toFixed(1)} %` : undefined;
   const main = lineChart({
     label: `${metricName(metric)} over the rounds: the global model and its spread over clients`, format: asMetric, tick, bounded: metric === "accuracy",
     series: [{ name: "test set", tone: "accent" }, { name: "median client", tone: "grey", dashed: true }, { name: "worst 5 %", tone: "orange" }],

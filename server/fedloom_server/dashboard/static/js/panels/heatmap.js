@@ -34,7 +34,7 @@ export function heatMap(run) {
   const cellText = (byte) => chosen === "status" ? STATUS[byte] : byte === MISSING ? "not measured" : text(data.low + (byte / 254) * (data.high - data.low));
   const panel = canvasPanel({
     label: "Heat map of every client in every round; choose a client below for its exact figures",
-    height: () => Math.max(Math.min((data?.rows ?? 10) * 16, TALLEST), 90) + BOTTOM,
+    height: () => (data?.rounds.length ? Math.max(Math.min(data.rows * 16, TALLEST), 90) : 40) + BOTTOM,
     draw,
     under(x, y) {
       const cell = where(x, y);
