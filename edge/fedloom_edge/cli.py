@@ -32,6 +32,7 @@ class Command:
 COMMANDS = {
     "simulate": Command("fedloom_simulations.simulate", "simulation", "run a federation on this machine"),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
+    "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
     "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),
 }
 

@@ -20,6 +20,7 @@ from fedloom_client.trainer import Evaluation, Trainer
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
+from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.guard import Guard
 from fedloom_server.messages import Batch, Traffic, attach
@@ -86,18 +87,22 @@ class Federation:
         self.arrays: Arrays = {}
         self.constants: Arrays = {}
         self.best: tuple[float, str] | None = None
+        self._trained = self._aggregated = 0.0
 
     def run(self, grid: Grid) -> None:
         """Run all rounds on `grid`; the store holds what they come to.
 
         Raises:
             RunError: no client gave a usable update in a round.
+            Stopped: an operator asked for that.
         """
         members = meet(grid, self.plan.clients)
         ordered = OrderedGrid(grid, members)
         self._begin(members)
+        operators = Operators(self.store, ordered, self.strategy)
         self._finish_round(self._central(0), [], time.perf_counter())
         for number in range(1, self.plan.rounds + 1):
+            operators.obey(number)
             self._round(number, ordered)
             if self.plan.early_stop and (reason := self.plan.early_stop.reached(self.store.rounds())):
                 self.store.event("early-stop", round_number=number, reason=reason)
@@ -139,6 +144,8 @@ class Federation:
             clients_ok=sum(row.status == "ok" for row in rows),
             clients_failed=sum(row.status == "failed" for row in rows),
             rejected=sum(row.status == "rejected" for row in rows),
+            train_seconds=self._trained - began,
+            aggregate_seconds=self._aggregated - self._trained,
             bytes_up=traffic.up,
             bytes_down=traffic.down,
         )
@@ -168,12 +175,14 @@ class Federation:
             raise RunError(
                 f"round {number}: no usable update from {len(messages)} clients; {batch.first_fault()}"
             )
+        self._trained = time.perf_counter()
         replies, statistics = updates.for_strategy()
         arrays, metrics = self.strategy.aggregate_train(number, replies)
         if arrays is None:
             raise RunError(f"round {number}: the strategy made no model out of {batch.accepted} updates")
         merged = {**from_record(arrays), **statistics}
         self.arrays = {name: merged[name].astype(old.dtype) for name, old in self.arrays.items()}
+        self._aggregated = time.perf_counter()
         return _figure(metrics, "train-loss"), batch.rows
 
     def _evaluate(self, number: int, grid: OrderedGrid, traffic: Traffic) -> tuple[Spread, list[ClientRound]]:
@@ -226,6 +235,7 @@ class Federation:
         rows = list(rows)
         with self.store.transaction():
             self.store.add_round(entry, rows)
+            self.store.event("round", round_number=entry.number)
             for row in rows:
                 if row.status != "ok":
                     self.store.event(row.status, round_number=row.round, client=row.client, reason=row.reason)

@@ -84,10 +84,11 @@ class OrderedGrid(GridWrapper):
     def __init__(self, inner: Grid, members: Sequence[Member]) -> None:
         super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
+        self.excluded: set[int] = set()
 
     def get_node_ids(self) -> Iterable[int]:
-        """Node ids in the order of their shards."""
-        return list(self.clients)
+        """Node ids in the order of their shards, without excluded clients."""
+        return [node for node, client in self.clients.items() if client not in self.excluded]
 
     def client_of(self, node_id: int) -> int:
         """Index of a node's shard."""

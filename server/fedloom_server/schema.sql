@@ -27,7 +27,9 @@ CREATE TABLE round (
     bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL,
     seconds REAL NOT NULL,
-    arrays TEXT NOT NULL      -- arrays_sha256 of the global arrays after the round
+    arrays TEXT NOT NULL,     -- arrays_sha256 of the global arrays after the round
+    train_seconds REAL,       -- until every update was in
+    aggregate_seconds REAL    -- from there until the new global arrays were made
 );
 
 CREATE TABLE client_round (
@@ -44,15 +46,26 @@ CREATE TABLE client_round (
     bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL,
     metrics TEXT NOT NULL,    -- JSON: everything the client reported
+    finished REAL,            -- seconds from the start of the phase until its reply was in
     PRIMARY KEY (round, client, phase)
 ) WITHOUT ROWID;
 
 CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,       -- seconds since the epoch, coordinator's clock
-    kind TEXT NOT NULL,       -- started, round, warning, failure, early-stop, finished, interrupted, failed
+    kind TEXT NOT NULL,       -- started, round, warning, failed, rejected, early-stop, finished, interrupted,
+                              -- and what operators asked for: pause, resume, stop, exclude, include
     round INTEGER,
     client INTEGER,
     data TEXT NOT NULL        -- JSON
 );
 CREATE INDEX event_kind ON event (kind);
+
+CREATE TABLE command (        -- what operators ask for; the only table that the dashboard writes
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,       -- when it was asked, seconds since the epoch
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,     -- pause, resume, stop, exclude, include
+    client INTEGER,           -- whom, for exclude and include
+    taken REAL                -- when the round loop took it up; null until then
+);

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -45,6 +45,7 @@ class ClientRound:
     bytes_up: int = 0
     bytes_down: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    finished: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Round:
     bytes_down: int = 0
     seconds: float = 0.0
     arrays: str = ""
+    train_seconds: float | None = None
+    aggregate_seconds: float | None = None
 
 
 class RunStore:
@@ -133,7 +136,9 @@ class RunStore:
         self.close()
 
     def close(self) -> None:
-        """Close the database; a writer leaves no -wal file behind."""
+        """Close the database; a writer leaves nothing in the -wal file, even if somebody reads on."""
+        with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
     @contextmanager
@@ -193,6 +198,17 @@ class RunStore:
         """Events in order, all or of one kind."""
         query = "SELECT * FROM event WHERE kind = ? OR ? IS NULL ORDER BY id"
         return [_row(row) for row in self._connection.execute(query, (kind, kind))]
+
+    def open_commands(self) -> list[dict[str, Any]]:
+        """What operators asked for and nobody has taken up yet, in order."""
+        return [
+            dict(row)
+            for row in self._connection.execute("SELECT * FROM command WHERE taken IS NULL ORDER BY id")
+        ]
+
+    def take_command(self, number: int) -> None:
+        """Note that a request is taken up."""
+        self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
 
     def put_arrays(self, arrays: Arrays) -> str:
         """Keep arrays under their hash; returns the hash. Writing the same arrays again is free."""

@@ -1,11 +1,12 @@
 """One simulated run from the first round to the files that it leaves."""
 
 import shutil
+import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.commands import Stopped
+from fedloom_server.dashboard.launch import dashboard_beside
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
-from fedloom_server.progress import RoundTable
+from fedloom_server.process_mark import process_mark
+from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
@@ -35,14 +39,20 @@ def run_session(setup: Setup) -> int:
     trainer = TorchTrainer(setup.plan.task)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
-        with RunStore.create(setup.out, _facts(setup)) as store:
+        with ExitStack() as stack:
+            store = stack.enter_context(RunStore.create(setup.out, _facts(setup)))
+            if setup.dashboard:
+                sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
+                sys.stdout.flush()
             status, reason, code = _train(setup, trainer, store)
             store.set_facts({"status": status, "reason": reason})
             store.event(status, reason=reason)
             result = finish_run(store, setup.plan.task, setup.shards.data)
+            _say(setup, result)
+            if setup.dashboard and code == 0 and sys.stdin.isatty():
+                _linger()
     except (OSError, sqlite3.OperationalError) as error:
         raise InputError(f"--out {setup.out}: {error}; make room or choose another folder") from error
-    _say(setup, result)
     if code:
         sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}\n")
     return code
@@ -61,6 +71,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "class_names": list(setup.shards.data.class_names),
         "training": setup.plan.training.to_config(),
         "versions": versions(),
+        "process": process_mark(),
     }
 
 
@@ -77,7 +88,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board],
+            [table, board, ProgressFacts(store)],
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()
@@ -90,6 +101,8 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             store.set_facts({"baselines": baselines})
         except KeyboardInterrupt:
             return "interrupted", "interrupted by the user", INTERRUPTED
+        except Stopped as stopped:
+            return "interrupted", str(stopped), INTERRUPTED
         except FedloomError as error:
             return "failed", str(error), error.exit_code
         finally:
@@ -107,6 +120,14 @@ def _drive(setup: Setup, federation: Federation) -> None:
         from fedloom_simulations.inline import InlineGrid
 
         federation.run(InlineGrid(app, setup.plan.clients))
+
+
+def _linger() -> None:
+    """Keep the dashboard of a run that has ended until the user has seen enough."""
+    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def _check_space(out: Path, model_bytes: int) -> None:

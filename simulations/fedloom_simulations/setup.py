@@ -31,6 +31,7 @@ class Setup:
     mods: list[Mod]
     engine: str
     out: Path
+    dashboard: bool = False
 
 
 def prepare_run(arguments: argparse.Namespace) -> Setup:
@@ -76,6 +77,7 @@ def prepare_run(arguments: argparse.Namespace) -> Setup:
         mods=client_mods(arguments.strategy),
         engine=arguments.engine,
         out=out,
+        dashboard=arguments.dashboard,
     )
 
 
