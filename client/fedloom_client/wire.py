@@ -55,7 +55,7 @@ class Content:
         for name, array in arrays.items():
             little = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
             tensors.append(pb.Tensor(name=name, dtype=array.dtype.name, shape=array.shape))
-            self._views.append(memoryview(little.reshape(-1).view(np.uint8)))
+            self._views.append(little.reshape(-1).view(np.uint8).data)
             total += little.nbytes
             self._ends.append(total)
         self.bytes = total
@@ -137,6 +137,23 @@ class Assembly:
         for index, digest in enumerate(tensors.chunks):
             self._places.setdefault(digest, []).append(index)
         self._missing = dict.fromkeys(tensors.chunks)
+
+    @classmethod
+    def of_content(cls, tensors: pb.Tensors, content: NDArray[np.uint8], *, check: bool = True) -> "Assembly":
+        """A complete one on content that was kept somewhere.
+
+        Raises:
+            LinkError: the description is not sane, or the content is not what its hashes say.
+        """
+        assembly = cls(tensors, len(content), content)
+        if assembly.bytes != len(content):
+            raise LinkError(f"chunk: {len(content)} bytes were kept where {assembly.bytes} belong")
+        assembly._missing = {}
+        if check:
+            for index, digest in enumerate(tensors.chunks):
+                if sha256(content[index * CHUNK : (index + 1) * CHUNK].data) != digest:
+                    raise LinkError(f"chunk: number {index} is not what its hash says")
+        return assembly
 
     @property
     def missing(self) -> list[bytes]:
@@ -264,4 +281,4 @@ def read_settings(given: Iterable[pb.Setting]) -> dict[str, str | int | float]:
 
 def kind_of(message: Proto) -> str:
     """Which body a frame has; empty for none or for one of a later version."""
-    return message.WhichOneof("body") or ""  # type: ignore[arg-type]
+    return message.WhichOneof("body") or ""
