@@ -69,3 +69,35 @@ CREATE TABLE command (        -- what operators ask for; the only table that the
     client INTEGER,           -- whom, for exclude and include
     taken REAL                -- when the round loop took it up; null until then
 );
+
+-- Devices of a run over the link; empty in a simulation. Written by the link, beside the round loop.
+CREATE TABLE device (
+    id TEXT PRIMARY KEY,      -- its name in the fleet
+    client INTEGER,           -- index among the run's clients; null for one that takes no part
+    address TEXT NOT NULL,
+    board TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    system TEXT NOT NULL,
+    cores INTEGER NOT NULL,
+    memory_total INTEGER NOT NULL,  -- bytes
+    version TEXT NOT NULL,    -- of fedloom
+    trainer TEXT NOT NULL,    -- torch or onnx
+    connected INTEGER NOT NULL,     -- 0 or 1
+    last_seen REAL NOT NULL,  -- coordinator's clock
+    work TEXT NOT NULL,       -- what it works on, in words; empty when idle
+    reason TEXT NOT NULL      -- why it is not connected; empty while it is
+) WITHOUT ROWID;
+
+CREATE TABLE device_sample (  -- a figure that the board does not tell is null
+    device TEXT NOT NULL,
+    time REAL NOT NULL,       -- coordinator's clock
+    cpu REAL,                 -- percent of all cores
+    temperature REAL,         -- degrees Celsius
+    memory INTEGER,           -- bytes available
+    rss INTEGER,              -- bytes of the agent
+    throttled INTEGER,        -- 0 or 1
+    disk_free INTEGER,        -- bytes
+    power REAL,               -- watts
+    uptime REAL               -- seconds, of the agent
+);
+CREATE INDEX device_sample_time ON device_sample (device, time);

@@ -53,12 +53,15 @@ class Invitation:
         return f"{self.device}.{self.token}.{base64.urlsafe_b64encode(self.fingerprint).decode().rstrip('=')}"
 
 
-def join(address: str, invitation: Invitation) -> Identity:
+def join(address: str, invitation: Invitation) -> tuple[Identity, str]:
     """Make a key on this device and have it certified.
 
     Args:
         address: host:port of the coordinator's enrolment.
         invitation: of this device.
+
+    Returns:
+        The identity, and host:port of the link.
 
     Raises:
         InputError: nothing answers there, its authority is another one, or it refuses the token.
@@ -87,7 +90,7 @@ def join(address: str, invitation: Invitation) -> Identity:
             )
         except grpc.RpcError as error:
             raise InputError(f"{address} refused: {error.details()}; ask for a new invitation") from error
-    return Identity.of(key + answer.certificate_pem, authority)
+    return Identity.of(key + answer.certificate_pem, authority), f"{host}:{answer.link_port}"
 
 
 def _authority(address: str, server: bytes) -> bytes:

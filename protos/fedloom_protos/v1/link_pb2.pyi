@@ -291,12 +291,14 @@ class RenewRequest(_message.Message):
     def __init__(self, request_pem: _Optional[bytes] = ...) -> None: ...
 
 class Certificate(_message.Message):
-    __slots__ = ("device", "certificate_pem")
+    __slots__ = ("device", "certificate_pem", "link_port")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    LINK_PORT_FIELD_NUMBER: _ClassVar[int]
     device: str
     certificate_pem: bytes
-    def __init__(self, device: _Optional[str] = ..., certificate_pem: _Optional[bytes] = ...) -> None: ...
+    link_port: int
+    def __init__(self, device: _Optional[str] = ..., certificate_pem: _Optional[bytes] = ..., link_port: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("digest", "offset")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from cryptography import x509
+
 from fedloom_edge.errors import InputError
 from fedloom_edge.files import write_private
 from fedloom_server.fleet.authority import Authority
@@ -45,6 +47,14 @@ class Fleet:
         key, certificate = self.authority.issue_coordinator(names)
         write_private(self.folder / "coordinator.key", key)
         write_private(self.folder / "coordinator.pem", certificate)
+
+    @property
+    def names(self) -> list[str]:
+        """The names in the coordinator's certificate; the one that other machines use first."""
+        certificate = x509.load_pem_x509_certificate(self.coordinator[1])
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [str(entry.value) for entry in found]
+        return sorted(names, key=lambda name: name in ("localhost", "127.0.0.1"))
 
     @property
     def coordinator(self) -> tuple[bytes, bytes]:
