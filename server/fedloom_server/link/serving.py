@@ -87,6 +87,8 @@ class Serving:
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
         )
+        if not options.local:
+            Fleet(options.fleet).close()
         data = load_data(task, options.data)
         check_task(task, data)
         make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)

@@ -50,7 +50,11 @@ class AddOne:
         while time.monotonic() < deadline:
             time.sleep(0.01)
             assignment.progress(1, 0.5)
-        return Update({name: np.asarray(array + 1) for name, array in arrays.items()}, self.examples, {"train-loss": 0.5})
+        return Update(
+            {name: np.asarray(array + 1) for name, array in arrays.items()},
+            self.examples,
+            {"train-loss": 0.5},
+        )
 
     def evaluate(self, arrays, constants):
         return Evaluation(0.25, {"accuracy": 0.75}, 2)
@@ -59,7 +63,8 @@ class AddOne:
 class Site:
     """A fleet, its coordinator, and any number of agents in one event loop."""
 
-    def __init__(self, folder: Path, quorum=None, heartbeat=0.5):
+    def __init__(self, folder: Path, quorum=None, heartbeat=0.5, listen="127.0.0.1"):
+        self.listen = listen
         self.folder = folder
         self.fleet = Fleet.create(folder / "fleet", ["127.0.0.1", "localhost"])
         self.store = RunStore.create(folder / "run", {})
@@ -77,7 +82,7 @@ class Site:
         inbox = Inbox(self.folder / "run" / "inbox")
         self.coordinator = Coordinator(
             self.fleet, inbox, log, run="test", task="small", task_digest=DIGEST, heartbeat=self.heartbeat
-        ).start(f"127.0.0.1:{self.port}", "127.0.0.1:0")
+        ).start(f"{self.listen}:{self.port}", f"{self.listen}:0")
         self.port = self.coordinator.link_port
         self.grid = LinkGrid(self.coordinator, self.quorum, "test")
 

@@ -85,7 +85,9 @@ def test_a_stream_that_breaks_during_training_loses_nothing_and_trains_once(site
         session = site.coordinator.connected()["a"]
         import grpc
 
-        site.coordinator._loop.call_soon_threadsafe(session.close, grpc.StatusCode.UNAVAILABLE, "cut by a test")
+        site.coordinator._loop.call_soon_threadsafe(
+            session.close, grpc.StatusCode.UNAVAILABLE, "cut by a test"
+        )
 
     threading.Thread(target=cut, daemon=True).start()
     (reply,) = replies
@@ -160,7 +162,7 @@ def test_a_device_that_went_silent_is_lost_after_the_grace_and_the_others_go_on(
     site.grid.gather(2, 20)
     site.stop_agent("goes")
     replies = list(site.grid.send_and_receive(questions(site.grid)))
-    assert [reply.error.reason for reply in replies if reply.has_error()][0].startswith("goes: lost")
+    assert next(reply.error.reason for reply in replies if reply.has_error()).startswith("goes: lost")
     site.close()
 
 
