@@ -197,8 +197,11 @@ class Assembly:
             end = min(start + CHUNK, self.bytes)
             if len(data) != end - start:
                 raise LinkError(f"chunk: {len(data)} bytes where {end - start} belong")
-            self.buffer[start:end] = np.frombuffer(data, np.uint8)
+            self._write(start, data)
         del self._missing[digest]
+
+    def _write(self, start: int, data: bytes) -> None:
+        self.buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
 
 
 def view_arrays(tensors: pb.Tensors, buffer: NDArray[np.uint8]) -> Arrays:

@@ -4,8 +4,10 @@ What is being downloaded is not kept on disk: a flash card wears out by writing,
 interrupted work can be had again, while the hours of training in a result cannot.
 """
 
+import logging
 import mmap
 from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,7 +18,10 @@ from fedloom_edge.errors import LinkError
 from fedloom_edge.files import replacing
 from fedloom_protos.v1 import link_pb2 as pb
 
+log = logging.getLogger("fedloom.device")
+
 _HEAD = 8
+_SPARE = 1 << 20
 _MOST = 64
 
 
@@ -68,24 +73,40 @@ class Spool:
         """Ids of the works whose results wait."""
         return list(self._results)
 
-    def put(self, result: pb.Result, arrays: Arrays) -> StoredResult:
-        """Keep a result. When the disk does not take it, it is kept in memory and says so in a warning."""
+    def put(self, result: pb.Result, arrays: Arrays) -> None:
+        """Keep a result in memory, to be sent at once; `persist` puts it on disk meanwhile."""
         content = Content(arrays)
         result.arrays.CopyFrom(content.tensors)
-        path = self._folder / f"{result.work}.result"
+        if (free := disk_usage(self._folder).free) < content.bytes + _SPARE:
+            result.warnings.append(
+                f"the device's disk is full ({free / 1e6:.0f} MB left): the result is kept in memory only"
+            )
+        self._results[result.work] = StoredResult(result, content)
+
+    def persist(self, work: str) -> None:
+        """Put a result on disk, fsynced, and let go of its memory; not if it is acknowledged already.
+
+        A kill before this is done costs the work, which is offered again, and no more.
+        """
+        stored = self._results.get(work)
+        if stored is None:
+            return
+        path = self._folder / f"{work}.result"
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
-                head = result.SerializeToString()
+                head = stored.result.SerializeToString()
                 file.write(len(head).to_bytes(_HEAD, "little"))
                 file.write(head)
-                for digest in content.tensors.chunks:
-                    file.write(content.chunk(digest))
-            stored = _read(path, trusted=True) or StoredResult(result, content)
+                for digest in stored.result.arrays.chunks:
+                    file.write(stored.chunk(digest))
+            kept = _read(path, trusted=True)
         except OSError as error:
-            result.warnings.append(f"the result could not be kept on the device's disk: {error.strerror}")
-            stored = StoredResult(result, content)
-        self._results[result.work] = stored
-        return stored
+            log.warning("a result could not be kept on disk: %s", error.strerror)
+            return
+        if work in self._results and kept is not None:
+            self._results[work] = kept
+        if work not in self._results:  # acknowledged meanwhile
+            path.unlink(missing_ok=True)
 
     def forget(self, work: str) -> None:
         """The coordinator has the result, or wants none."""

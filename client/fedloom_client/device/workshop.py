@@ -77,6 +77,8 @@ class Workshop:
             reason = f"{type(error).__name__}: {error}"
         self._cancelled.discard(work.id)
         self._done(work.id, reason[:1024])
+        # Beside the sending: it takes as long on a slow card.
+        self._spool.persist(work.id)
 
     def _compute(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> tuple[pb.Result, Arrays]:
         match work.kind:

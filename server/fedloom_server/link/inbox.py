@@ -11,6 +11,19 @@ from fedloom_edge.files import write_atomic
 from fedloom_protos.v1 import link_pb2 as pb
 
 
+class _FileAssembly(Assembly):
+    """Arrays that are received into a file. Written, not mapped: a fault a page is slower than a copy."""
+
+    def __init__(self, tensors: pb.Tensors, limit: int, path: Path, size: int) -> None:
+        super().__init__(tensors, limit, np.zeros(0, np.uint8))
+        self._file = path.open("wb", buffering=0)
+        self._file.truncate(size)
+
+    def _write(self, start: int, data: bytes) -> None:
+        self._file.seek(start)
+        self._file.write(data)
+
+
 class Inbox:
     """Results by the id of their work: `ID.content` beside `ID.result`, the latter written last."""
 
@@ -25,11 +38,7 @@ class Inbox:
             LinkError: the description breaks a rule or asks for more than `limit` bytes.
         """
         size = check_tensors(result.arrays, limit)
-        path = self.content(result.work)
-        with path.open("wb") as file:
-            file.truncate(size)
-        buffer = np.memmap(path, np.uint8, "r+") if size else np.zeros(0, np.uint8)
-        return Assembly(result.arrays, limit, buffer)
+        return _FileAssembly(result.arrays, limit, self.content(result.work), size)
 
     def keep(self, result: pb.Result) -> None:
         """The result is complete.

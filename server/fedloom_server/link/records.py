@@ -86,7 +86,18 @@ def stored_arrays(tensors: pb.Tensors, content: Path | None) -> ArrayRecord:
     """A record whose arrays stay in a file until they are looked at: memory does not grow with devices."""
     size = content.stat().st_size if content else 0
     buffer = np.memmap(content, np.uint8, "r") if content and size else np.zeros(0, np.uint8)
-    return ArrayRecord({name: StoredArray(array) for name, array in view_arrays(tensors, buffer).items()})
+    record = StoredRecord()
+    for name, array in view_arrays(tensors, buffer).items():
+        record[name] = StoredArray(array)  # not by the constructor, which copies
+    return record
+
+
+class StoredRecord(ArrayRecord):
+    """A record of stored arrays, which is measured without reading them."""
+
+    def count_bytes(self) -> int:
+        """Bytes of the arrays and their names."""
+        return sum(array.numpy().nbytes + len(name) for name, array in self.items())
 
 
 class StoredArray(Array):

@@ -138,7 +138,7 @@ def echoing(folder: Path) -> Iterator[Any]:
 
     async def serve() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server()
-        handler = grpc.stream_stream_rpc_method_handler(echo)
+        handler: Any = grpc.stream_stream_rpc_method_handler(echo)
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler("benchmark", {"Echo": handler})]
         )

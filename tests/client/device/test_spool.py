@@ -12,7 +12,9 @@ ARRAYS = {"w": np.arange(600_000, dtype=np.float32), "b": np.zeros((), np.float6
 
 @pytest.fixture
 def folder(tmp_path):
-    Spool(tmp_path).put(pb.Result(work="one", examples=3), ARRAYS)
+    spool = Spool(tmp_path)
+    spool.put(pb.Result(work="one", examples=3), ARRAYS)
+    spool.persist("one")
     return tmp_path
 
 
@@ -30,6 +32,14 @@ def test_an_acknowledged_result_is_forgotten(folder):
     spool.forget("unknown")
     assert not list(folder.iterdir())
     assert Spool(folder).works == []
+
+
+def test_a_result_that_was_acknowledged_while_it_was_sent_leaves_no_file(tmp_path):
+    spool = Spool(tmp_path)
+    spool.put(pb.Result(work="one"), ARRAYS)
+    spool.forget("one")
+    spool.persist("one")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("cut", [0, 4, 20, 100, 1_000_000])

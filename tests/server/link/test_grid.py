@@ -1,5 +1,7 @@
 """Work goes to devices and comes back, whatever happens to streams and processes in between."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -186,9 +188,11 @@ def test_a_full_disk_on_a_device_is_a_warning_and_loses_no_update(site, monkeypa
         raise OSError(28, "No space left on device")
         yield
 
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("fedloom_client.device.spool.disk_usage", lambda folder: usage)
     monkeypatch.setattr("fedloom_client.device.spool.replacing", full)
     site.agent("a")
     site.grid.gather(1, 20)
     (reply,) = site.grid.send_and_receive(questions(site.grid))
-    assert "No space left" in reply.content.config_records["warnings"]["warnings"][0]
+    assert "disk is full" in reply.content.config_records["warnings"]["warnings"][0]
     assert (from_record(reply.content.array_records["arrays"])["w"] == 1).all()
