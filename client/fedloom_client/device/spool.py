@@ -101,7 +101,8 @@ class Spool:
                     file.write(stored.chunk(digest))
             kept = _read(path, trusted=True)
         except OSError as error:
-            log.warning("a result could not be kept on disk: %s", error.strerror)
+            if work in self._results:  # else it was acknowledged and removed meanwhile
+                log.warning("a result could not be kept on disk: %s", error.strerror)
             return
         if work in self._results and kept is not None:
             self._results[work] = kept
