@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fedloom_edge.errors import InputError
@@ -113,11 +114,10 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     os._exit(0)
 
 
-async def _follow_parent(stop: object) -> None:
+async def _follow_parent(stop: Callable[[], None]) -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(0.5)
-    assert callable(stop)
     stop()
 
 

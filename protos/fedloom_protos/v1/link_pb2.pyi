@@ -251,14 +251,12 @@ class Telemetry(_message.Message):
     def __init__(self, cpu_percent: _Optional[float] = ..., temperature_c: _Optional[float] = ..., memory_available_bytes: _Optional[int] = ..., agent_rss_bytes: _Optional[int] = ..., throttled: bool = ..., disk_free_bytes: _Optional[int] = ..., power_w: _Optional[float] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
 
 class Drain(_message.Message):
-    __slots__ = ("reason", "reconnect_seconds", "finished")
+    __slots__ = ("reason", "reconnect_seconds")
     REASON_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
     reason: str
     reconnect_seconds: float
-    finished: bool
-    def __init__(self, reason: _Optional[str] = ..., reconnect_seconds: _Optional[float] = ..., finished: bool = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., reconnect_seconds: _Optional[float] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
@@ -299,19 +297,3 @@ class Certificate(_message.Message):
     certificate_pem: bytes
     link_port: int
     def __init__(self, device: _Optional[str] = ..., certificate_pem: _Optional[bytes] = ..., link_port: _Optional[int] = ...) -> None: ...
-
-class FetchRequest(_message.Message):
-    __slots__ = ("digest", "offset")
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    digest: bytes
-    offset: int
-    def __init__(self, digest: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
-
-class FilePiece(_message.Message):
-    __slots__ = ("size", "data")
-    SIZE_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    size: int
-    data: bytes
-    def __init__(self, size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...

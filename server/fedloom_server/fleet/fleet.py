@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,8 @@ from fedloom_edge.errors import InputError
 from fedloom_edge.files import write_private
 from fedloom_server.fleet.authority import Authority
 from fedloom_server.fleet.registry import Registry
+
+REFRESH_BEFORE = timedelta(days=90)
 
 
 class Fleet:
@@ -47,6 +50,12 @@ class Fleet:
         key, certificate = self.authority.issue_coordinator(names)
         write_private(self.folder / "coordinator.key", key)
         write_private(self.folder / "coordinator.pem", certificate)
+
+    def refresh(self) -> None:
+        """Renew the coordinator's certificate if it ends soon; devices need not know."""
+        certificate = x509.load_pem_x509_certificate(self.coordinator[1])
+        if certificate.not_valid_after_utc - datetime.now(UTC) < REFRESH_BEFORE:
+            self.rename(self.names)
 
     @property
     def names(self) -> list[str]:

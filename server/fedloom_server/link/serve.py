@@ -6,9 +6,7 @@ certificates and all, each with the data of a client of `fedloom simulate`.
 """
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedloom_edge.config import add_config_argument
 
@@ -61,17 +59,3 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_server.link.serving import Serving
 
     return Serving.prepare(arguments).run()
-
-
-def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
-    """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
-    from fedloom_server.link.serving import Serving
-
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    options = parser.parse_args([])
-    for action in parser._actions:
-        if (value := arguments.get(action.dest)) is not None:
-            setattr(options, action.dest, action.type(value) if callable(action.type) else value)
-    options.out = folder
-    return Serving.prepare(options, resume=True).run()

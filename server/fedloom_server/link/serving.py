@@ -50,7 +50,7 @@ _HEARTBEAT = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """A served run that is ready to begin, or to go on."""
+    """A served run that is ready to begin."""
 
     options: argparse.Namespace
     plan: Plan
@@ -58,10 +58,9 @@ class Serving:
     quorum: Quorum
     out: Path
     strategy_options: dict[str, str]
-    resumed: bool
 
     @classmethod
-    def prepare(cls, options: argparse.Namespace, *, resume: bool = False) -> Self:
+    def prepare(cls, options: argparse.Namespace) -> Self:
         """Check every option, and load the task and the coordinator's test data.
 
         Raises:
@@ -71,7 +70,7 @@ class Serving:
         settings = parse_settings(options.settings, SECTIONS)
         task = load_task(options.task)
         out = options.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (out / DATABASE).exists() and not resume:
+        if (out / DATABASE).exists():
             raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
         if client_mods(options.strategy):
             raise InputError(
@@ -99,7 +98,6 @@ class Serving:
             quorum=Quorum(share=options.quorum, grace=options.grace, deadline=options.deadline),
             out=out,
             strategy_options=settings["strategy"],
-            resumed=resume,
         )
 
     def run(self) -> int:
@@ -109,7 +107,7 @@ class Serving:
         # systemd stops a unit with SIGTERM: the round is broken off, devices are told, nothing is lost.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            with self._store() as store:
+            with RunStore.create(self.out, self._facts()) as store:
                 status, reason, code = self._serve(store)
                 store.set_facts({"status": status, "reason": reason})
                 store.event(status, reason=reason)
@@ -123,9 +121,6 @@ class Serving:
         if code:
             sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {self.out}\n")
         return code
-
-    def _store(self) -> RunStore:
-        return RunStore.create(self.out, self._facts())
 
     def _facts(self) -> dict[str, Any]:
         local = self.options.local
@@ -234,7 +229,9 @@ class Serving:
 
     def _fleet(self) -> Fleet:
         if not self.options.local:
-            return Fleet(self.options.fleet)
+            fleet = Fleet(self.options.fleet)
+            fleet.refresh()
+            return fleet
         folder = self.out / "local" / "fleet"
         if (folder / "ca.key").exists():
             return Fleet(folder)

@@ -3,6 +3,7 @@
 import re
 import stat
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -164,6 +165,18 @@ def test_a_request_for_another_key_or_no_request_is_refused(tmp_path):
     with pytest.raises(LinkError):
         fleet.registry.join(token, b"no request", fleet.authority)
     assert fleet.registry.invitations()[0][0] == "pi"  # a failed attempt does not use the token up
+    fleet.close()
+
+
+def test_the_coordinators_certificate_is_renewed_only_when_it_ends_soon(tmp_path, monkeypatch):
+    fleet = Fleet.create(tmp_path / "f", ["coordinator.example", "127.0.0.1"])
+    before = fleet.coordinator
+    fleet.refresh()
+    assert fleet.coordinator == before
+    monkeypatch.setattr("fedloom_server.fleet.fleet.REFRESH_BEFORE", timedelta(days=1000))
+    fleet.refresh()
+    assert fleet.coordinator != before
+    assert fleet.names == ["coordinator.example", "127.0.0.1"]
     fleet.close()
 
 
