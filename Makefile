@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types protos bench pictures clean
+.PHONY: demo test lint types bench pictures clean protos
 
 demo: $(INSTALLED)  ## ten clients learn handwritten digits together
 	$(BIN)/fedloom simulate digits --clients 10 --rounds 15 --seed 1 --out runs/demo-$$(date +%Y%m%d-%H%M%S)

@@ -335,7 +335,7 @@ FRAMES = st.one_of(
 
 
 @given(st.lists(FRAMES, max_size=5))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_frames_hurt_the_coordinator(site, raw, frames):
     """Any bytes as frames behind a good hello: the stream goes on or ends; nothing else happens."""
     if not hasattr(site, "fuzzer"):
