@@ -1,0 +1,195 @@
+"""Gradients of convolutions over 1, 2 or 3 spatial axes.
+
+X (N, C, ...) and W (M, C/G, ...) give Y (N, M, ...); D is the gradient of Y. G groups, kernel k, stride s,
+dilation d, pads p.
+"""
+
+from dataclasses import dataclass
+
+from fedloom_edge.autodiff.elementwise import _only
+from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.values import Node, Value
+from fedloom_edge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a kernel moves over the spatial axes; one entry an axis in each tuple.
+
+    Attributes:
+        kernel: sizes.
+        strides: steps.
+        dilations: distances between a kernel's elements.
+        begin: zeros before the first element.
+        end: zeros after the last, as far as a window reaches; negative if the windows stop short of it.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+    @property
+    def pads(self) -> list[int]:
+        """Pads as attributes have them; what windows do not reach is left out."""
+        return [*self.begin, *(max(end, 0) for end in self.end)]
+
+    @property
+    def unreached(self) -> list[int]:
+        """Elements after the last window, an axis each."""
+        return [max(-end, 0) for end in self.end]
+
+
+def window(node: Node, large: Value, small: Value, kernel: tuple[int, ...]) -> Window:
+    """The window of a node that maps spatial sizes `large` to `small` (a convolution or pooling).
+
+    Raises:
+        InputError: a spatial axis follows the batch.
+    """
+    if None in large.shape[2:] or None in small.shape[2:]:
+        raise InputError(f"{node} has a spatial axis of variable size; export the model with fixed ones")
+    rank = len(kernel)
+    strides = tuple(int(s) for s in node.attributes.get("strides", [1] * rank))
+    dilations = tuple(int(d) for d in node.attributes.get("dilations", [1] * rank))
+    sizes = list(zip(large.typical[2:], small.typical[2:], kernel, strides, dilations, strict=True))
+    reach = [s * (o - 1) + (k - 1) * d + 1 - i for i, o, k, s, d in sizes]  # beyond the input, both sides
+    auto = node.attributes.get("auto_pad", b"NOTSET")
+    auto = auto.decode() if isinstance(auto, bytes) else auto
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        total = [max(r, 0) for r in reach]
+        begin = [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total]
+    elif auto == "VALID":
+        begin = [0] * rank
+    else:
+        begin = [int(p) for p in node.attributes.get("pads", [0] * 2 * rank)][:rank]
+    end = tuple(r - b for r, b in zip(reach, begin, strict=True))
+    return Window(kernel, strides, dilations, tuple(begin), end)
+
+
+@rule("Conv")
+def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
+    """X gets the transposed convolution of D with W; W the correlation of X with D; the bias Σ D."""
+    d, (x, w) = _only(gradients), node.inputs[:2]
+    kernel = g.values[w].typical[2:]
+    move = window(node, g.values[x], g.values[node.outputs[0]], kernel)
+    group = int(node.attributes.get("group", 1))
+    into: list[str | None] = [None, None, None]
+    if g.wanted(x):
+        into[0] = into_input(d, w, x, move, group, g)
+    if g.wanted(w):
+        into[1] = into_kernel(x, d, w, move, group, g)
+    if (bias := node.input(2)) and g.wanted(bias):
+        into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
+    return into
+
+
+@rule("ConvTranspose")
+def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
+    """The adjoint of Conv: X gets the convolution of D with W; W the correlation of D with X."""
+    d, (x, w), y = _only(gradients), node.inputs[:2], node.outputs[0]
+    kernel = g.values[w].typical[2:]
+    move = _transposed_window(node, g, kernel)
+    group = int(node.attributes.get("group", 1))
+    shared = {"strides": list(move.strides), "dilations": list(move.dilations), "group": group}
+    into: list[str | None] = [None, None, None]
+    if g.wanted(x):
+        padded = _padded(d, move, g)
+        into[0] = g.op("Conv", padded, w, pads=[0] * 2 * len(kernel), **shared)
+    if g.wanted(w):
+        into[1] = into_kernel(_padded(d, move, g), x, w, _unpadded(move), group, g, rows=g.values[y])
+    if (bias := node.input(2)) and g.wanted(bias):
+        into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
+    return into
+
+
+def into_input(d: str, w: str, x: str, move: Window, group: int, g: Tape) -> str:
+    """Gradient of a convolution's input: ConvTranspose, which is its adjoint."""
+    return g.op(
+        "ConvTranspose",
+        d,
+        w,
+        group=group,
+        strides=list(move.strides),
+        dilations=list(move.dilations),
+        pads=move.pads,
+        output_padding=move.unreached,
+    )
+
+
+def into_kernel(x: str, d: str, w: str, move: Window, group: int, g: Tape, rows: Value | None = None) -> str:
+    """Gradient of a convolution's kernel: X convolved with D, the batch in the place of the channels.
+
+    The kernel's stride is then D's dilation and its dilation D's stride. With groups, the groups' batches
+    stand side by side as channels: (C/G, G N, ...) with (M, N, ...) gives (C/G, M, ...).
+    """
+    rank = len(move.kernel)
+    spatial = range(2, 2 + rank)
+    channels = (rows or g.values[x]).typical[1]
+    if group == 1:
+        left = g.transpose(x, 1, 0, *spatial)
+    else:
+        sizes = (rows or g.values[x]).typical[2:]
+        sizes = _padded_sizes(sizes, move) if rows else sizes
+        split = g.op("Reshape", x, g.ints(-1, group, channels // group, *sizes))
+        order = g.transpose(split, 2, 1, 0, *(axis + 1 for axis in spatial))
+        left = g.op(
+            "Reshape", order, g.op("Concat", g.ints(channels // group), g.ints(-1), g.ints(*sizes), axis=0)
+        )
+    right = g.transpose(d, 1, 0, *spatial)
+    product = g.op(
+        "Conv",
+        left,
+        right,
+        strides=list(move.dilations),
+        dilations=list(move.strides),
+        pads=move.pads,
+        group=group,
+    )
+    for axis, size, unreached, stride in zip(
+        spatial, move.kernel, move.unreached, move.dilations, strict=True
+    ):
+        if unreached // stride:
+            product = g.slice(product, axis, 0, size)
+    return g.transpose(product, 1, 0, *spatial)
+
+
+def _transposed_window(node: Node, g: Tape, kernel: tuple[int, ...]) -> Window:
+    """The window of the convolution whose adjoint a ConvTranspose is."""
+    x, y = g.values[node.inputs[0]], g.values[node.outputs[0]]
+    if None in x.shape[2:] or None in y.shape[2:]:
+        raise InputError(f"{node} has a spatial axis of variable size; export the model with fixed ones")
+    rank = len(kernel)
+    strides = tuple(int(s) for s in node.attributes.get("strides", [1] * rank))
+    dilations = tuple(int(d) for d in node.attributes.get("dilations", [1] * rank))
+    extra = [int(p) for p in node.attributes.get("output_padding", [0] * rank)]
+    full = [
+        s * (i - 1) + e + (k - 1) * d + 1
+        for i, k, s, d, e in zip(x.typical[2:], kernel, strides, dilations, extra, strict=True)
+    ]
+    total = [f - o for f, o in zip(full, y.typical[2:], strict=True)]  # cut off, both sides
+    auto = node.attributes.get("auto_pad", b"NOTSET")
+    auto = auto.decode() if isinstance(auto, bytes) else auto
+    if "output_shape" in node.attributes or auto in ("SAME_UPPER", "SAME_LOWER"):
+        begin = [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total]
+    else:
+        begin = [int(p) for p in node.attributes.get("pads", [0] * 2 * rank)][:rank]
+    end = tuple(t - b - e for t, b, e in zip(total, begin, extra, strict=True))
+    return Window(kernel, strides, dilations, tuple(begin), end)
+
+
+def _padded(d: str, move: Window, g: Tape) -> str:
+    """D with the margins that the adjoint cut off, or without what no window reaches."""
+    if not any((*move.begin, *move.end)):
+        return d
+    axes = g.ints(*range(2, 2 + len(move.kernel)))
+    return g.op("Pad", d, g.ints(*move.begin, *move.end), "", axes)
+
+
+def _unpadded(move: Window) -> Window:
+    zeros = (0,) * len(move.kernel)
+    return Window(move.kernel, move.strides, move.dilations, zeros, zeros)
+
+
+def _padded_sizes(sizes: tuple[int, ...], move: Window) -> tuple[int, ...]:
+    return tuple(s + b + e for s, b, e in zip(sizes, move.begin, move.end, strict=True))

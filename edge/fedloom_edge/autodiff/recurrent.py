@@ -1,0 +1,1 @@
+"""Gradients of recurrent layers (to be filled)."""
