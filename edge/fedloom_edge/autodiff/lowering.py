@@ -7,6 +7,7 @@ import onnx
 from fedloom_edge.autodiff.dropout import lower_dropout
 from fedloom_edge.autodiff.forward import Forward
 from fedloom_edge.autodiff.normalisation import lower_batch_norm, lower_instance_norm, lower_layer_norm
+from fedloom_edge.autodiff.recurrent import lower_recurrent
 from fedloom_edge.autodiff.rules import FLAT, Tape
 from fedloom_edge.autodiff.values import Node, Value
 from fedloom_edge.step_settings import SEED, STEP, StepSettings
@@ -54,6 +55,8 @@ def write_forward(
                 written = lower_layer_norm(node, g)
             case "InstanceNormalization":
                 written = lower_instance_norm(node, g)
+            case "GRU" | "LSTM" | "RNN":
+                written = lower_recurrent(node, g)
             case "MaxPool":
                 written = _with_places(node, g)
             case "Gather" if node.inputs[0] in padding:
