@@ -78,7 +78,7 @@ def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     if g.wanted(x):
         into[0] = into_input(d, w, x, move, group, g)
     if g.wanted(w):
-        into[1] = into_kernel(x, d, w, move, group, g)
+        into[1] = into_kernel(x, d, move, group, g.values[x].typical[1:], g)
     if (bias := node.input(2)) and g.wanted(bias):
         into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
@@ -97,7 +97,9 @@ def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
         padded = _padded(d, move, g)
         into[0] = g.op("Conv", padded, w, pads=[0] * 2 * len(kernel), **shared)
     if g.wanted(w):
-        into[1] = into_kernel(_padded(d, move, g), x, w, _unpadded(move), group, g, rows=g.values[y])
+        channels, *plain = g.values[y].typical[1:]
+        sizes = [s + b + e for s, b, e in zip(plain, move.begin, move.end, strict=True)]
+        into[1] = into_kernel(_padded(d, move, g), x, _unpadded(move), group, (channels, *sizes), g)
     if (bias := node.input(2)) and g.wanted(bias):
         into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
@@ -117,25 +119,22 @@ def into_input(d: str, w: str, x: str, move: Window, group: int, g: Tape) -> str
     )
 
 
-def into_kernel(x: str, d: str, w: str, move: Window, group: int, g: Tape, rows: Value | None = None) -> str:
+def into_kernel(x: str, d: str, move: Window, group: int, sizes: tuple[int, ...], g: Tape) -> str:
     """Gradient of a convolution's kernel: X convolved with D, the batch in the place of the channels.
 
     The kernel's stride is then D's dilation and its dilation D's stride. With groups, the groups' batches
-    stand side by side as channels: (C/G, G N, ...) with (M, N, ...) gives (C/G, M, ...).
+    stand side by side as channels: (C/G, G N, ...) with (M, N, ...) gives (C/G, M, ...). `sizes` is X's
+    shape without the batch.
     """
     rank = len(move.kernel)
     spatial = range(2, 2 + rank)
-    channels = (rows or g.values[x]).typical[1]
+    channels, *places = sizes
     if group == 1:
         left = g.transpose(x, 1, 0, *spatial)
     else:
-        sizes = (rows or g.values[x]).typical[2:]
-        sizes = _padded_sizes(sizes, move) if rows else sizes
-        split = g.op("Reshape", x, g.ints(-1, group, channels // group, *sizes))
+        split = g.op("Reshape", x, g.ints(-1, group, channels // group, *places))
         order = g.transpose(split, 2, 1, 0, *(axis + 1 for axis in spatial))
-        left = g.op(
-            "Reshape", order, g.op("Concat", g.ints(channels // group), g.ints(-1), g.ints(*sizes), axis=0)
-        )
+        left = g.op("Reshape", order, g.ints(channels // group, -1, *places))
     right = g.transpose(d, 1, 0, *spatial)
     product = g.op(
         "Conv",
@@ -190,6 +189,3 @@ def _unpadded(move: Window) -> Window:
     zeros = (0,) * len(move.kernel)
     return Window(move.kernel, move.strides, move.dilations, zeros, zeros)
 
-
-def _padded_sizes(sizes: tuple[int, ...], move: Window) -> tuple[int, ...]:
-    return tuple(s + b + e for s, b, e in zip(sizes, move.begin, move.end, strict=True))

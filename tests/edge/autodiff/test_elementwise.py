@@ -78,30 +78,8 @@ def test_power_with_a_constant_exponent(agree, exponent):
 @given(pair=broadcast_pairs(), seed=seeds)
 def test_where_with_a_mask(agree, pair, seed):
     mask = normal(seed + 2, pair[0]) > 0
-
-
-
-def _where(function, mask, feeds, seed):
-    from onnx import helper, numpy_helper
-
-    from .conftest import close, gradients_of
-
-    feeds = {n: a.astype(np.float32) for n, a in feeds.items()}
-    tensors = [torch.tensor(a, requires_grad=True) for a in feeds.values()]
-    expected = function(*tensors)
-    slope = np.random.default_rng(seed).normal(size=tuple(expected.shape)).astype(np.float32)
-    expected.backward(torch.from_numpy(slope))
-    graph = helper.make_graph(
-        [helper.make_node("Where", ["mask", "a", "b"], ["out"])],
-        "where",
-        [helper.make_tensor_value_info(n, 1, a.shape) for n, a in feeds.items()],
-        [helper.make_tensor_value_info("out", 1, expected.shape)],
-        [numpy_helper.from_array(mask, "mask")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    _, found = gradients_of(model, feeds, slope)
-    for name, tensor in zip(feeds, tensors, strict=True):
-        close(found[name], tensor.grad.numpy(), name)
+    feeds = {"a": normal(seed, pair[0]), "b": normal(seed + 1, pair[1])}
+    agree(lambda a, b: torch.where(torch.from_numpy(mask), a, b), "Where", feeds, {"mask": mask}, first=True)
 
 
 @LAW
