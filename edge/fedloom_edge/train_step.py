@@ -110,7 +110,7 @@ class TrainStep:
         for name, value in ((LR, lr), (STEP, self.steps + 1), (SEED, seed), (MU, mu)):
             self._scalars[name][...] = value
         try:
-            loss, norm = bound.run(self._current, x, y)
+            loss, norm = bound.run(self._current, x, y.reshape(-1))
         except Exception as error:  # onnxruntime's errors share no base but this one
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"step {self.steps + 1} cannot run on inputs {x.shape}: {reason}") from error
@@ -131,21 +131,7 @@ class TrainStep:
         return signature, {name: outputs[new(name)] for name in signature.carried}
 
     def _session(self, batch: int) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Flushing denormals costs nothing and saves the steps in which momentum fades out.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        if batch:
-            options.add_free_dimension_override_by_name(_BATCH_AXIS, batch)
-        try:
-            source = self._graph if isinstance(self._graph, bytes) else str(self._graph)
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no base but this one
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"the step graph cannot be loaded: {reason}") from error
+        return open_session(self._graph, batch=batch, threads=self._threads)
 
     def _allocate(self) -> None:
         if self._buffers[0]:
@@ -169,6 +155,66 @@ class TrainStep:
                 raise TrainingError("set_arrays comes before the first step")
             bound.prepare(self.signature, self._buffers, self._scalars)
         return bound
+
+
+class Evaluator:
+    """A model that `build_evaluation` made: outputs of any arrays on any inputs.
+
+    Args:
+        graph: a file or its bytes.
+        threads: of the runtime.
+
+    Raises:
+        RunError: this runtime cannot load the graph.
+    """
+
+    def __init__(self, graph: Path | bytes, *, threads: int = 1) -> None:
+        self._session = open_session(graph, threads=threads)
+        self._names = [i.name for i in self._session.get_inputs()]
+
+    def __call__(self, arrays: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> NDArray[Any]:
+        """Outputs (B, ...) of the model with `arrays` on inputs (B, ...).
+
+        Raises:
+            TrainingError: an array is missing, or something does not fit the graph.
+        """
+        data, *rest = self._names
+        try:
+            outputs: NDArray[Any] = self._session.run(None, {data: x} | {n: arrays[n] for n in rest})[0]
+        except KeyError as error:
+            raise TrainingError(f"array {error} is missing, which the model needs") from error
+        except Exception as error:  # onnxruntime's errors share no base but this one
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(f"the model cannot run on inputs {x.shape}: {reason}") from error
+        return outputs
+
+
+def open_session(graph: Path | bytes, *, batch: int = 0, threads: int = 1) -> Any:
+    """An onnxruntime session for a device: few threads, and none of them spins while it waits.
+
+    Args:
+        graph: a file or its bytes.
+        batch: size that the batch axis is fixed to; 0 for any.
+        threads: of the runtime.
+
+    Raises:
+        RunError: this runtime cannot load the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Momentum that fades out becomes denormal, and arithmetic on denormals is many times slower.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if batch:
+        options.add_free_dimension_override_by_name(_BATCH_AXIS, batch)
+    try:
+        source = graph if isinstance(graph, bytes) else str(graph)
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base but this one
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"the graph cannot be loaded: {reason}") from error
 
 
 class _Bound:

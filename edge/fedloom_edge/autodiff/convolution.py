@@ -188,4 +188,3 @@ def _padded(d: str, move: Window, g: Tape) -> str:
 def _unpadded(move: Window) -> Window:
     zeros = (0,) * len(move.kernel)
     return Window(move.kernel, move.strides, move.dilations, zeros, zeros)
-

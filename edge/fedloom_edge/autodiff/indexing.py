@@ -36,7 +36,7 @@ def gather(node: Node, gradients: Gradients, g: Tape) -> Gradients:
         d = g.op("Mul", d, g.op("Reshape", mask, _column(index.rank, value.rank - 1, g)))
     total = g.op("ScatterND", zeros, where, d, reduction="add")
     if axis:
-        order = list(range(1, axis + 1)) + [0] + list(range(axis + 1, value.rank))
+        order = [*range(1, axis + 1), 0, *range(axis + 1, value.rank)]
         total = g.transpose(total, *order)
     return [total]
 

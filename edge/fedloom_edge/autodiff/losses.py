@@ -67,7 +67,8 @@ def check_output(loss: str, output: str, g: Tape) -> None:
         raise InputError(f"output {output!r} is {value.dtype}; a loss needs floats")
     if loss == "cross_entropy" and value.rank != 2:
         raise InputError(
-            f"output {output!r} has shape {value.shape} (None: the batch); cross_entropy needs (batch, classes)"
+            f"output {output!r} has shape {value.shape} (None: the batch); "
+            "cross_entropy needs (batch, classes)"
         )
 
 

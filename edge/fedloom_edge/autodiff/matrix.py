@@ -71,8 +71,7 @@ def _into_right(node: Node, d: str, g: Tape) -> str:
         product = g.op("Mul", a, g.op("Unsqueeze", d, g.ints(-1)))
         return g.reduce(product, range(rank_a - 1), keep=False)
     if rank_a == 1:  # (K) @ (..., K, N): outer products
-        product = g.op("Mul", g.op("Unsqueeze", a, g.ints(1)), g.op("Unsqueeze", d, g.ints(-2)))
-        return product
+        return g.op("Mul", g.op("Unsqueeze", a, g.ints(1)), g.op("Unsqueeze", d, g.ints(-2)))
     return _fit(g.op("MatMul", _swapped(a, g), d), b, node, g)
 
 

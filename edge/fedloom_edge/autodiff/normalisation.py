@@ -91,8 +91,7 @@ def lower_layer_norm(node: Node, g: Tape) -> Node:
 
 def lower_instance_norm(node: Node, g: Tape) -> Node:
     """Instance normalisation in primitive operators, which leave x̂ and ρ."""
-    x, scale, bias = node.inputs
-    axes = list(range(2, g.values[x].rank))
+    axes = list(range(2, g.values[node.inputs[0]].rank))
     _, rho, normal = _normalise(node, axes, g)
     _scale_and_shift(node, normal, g)
     return _with_saved(node, {"normal": normal, "inverse deviation": rho})

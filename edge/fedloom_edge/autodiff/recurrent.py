@@ -176,7 +176,9 @@ class _Backward:
         g, one = self.g, self.one
         total = g.op("Add", self._affine(one.x, one.w, 0, 4), self._affine(one.before, one.r, 1, 4))
         i, o, f, n = self._split(total, 4)  # (T, B, H)
-        i, o, f, n = (g.op(kind, gate) for kind, gate in zip(["Sigmoid"] * 3 + ["Tanh"], (i, o, f, n), strict=True))
+        i, o, f, n = (
+            g.op(kind, gate) for kind, gate in zip(["Sigmoid"] * 3 + ["Tanh"], (i, o, f, n), strict=True)
+        )
         forgets, added = self._steps(f), self._steps(g.op("Mul", i, n))
         cells, cell = [], one.first_cell
         for t in range(one.steps):

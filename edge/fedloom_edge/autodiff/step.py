@@ -1,6 +1,6 @@
 """One ONNX graph of a whole train step: forward, loss, gradients, clipping, optimiser's update."""
 
-import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedloom_edge.autodiff.losses import LOSSES, check_output
 from fedloom_edge.autodiff.lowering import write_forward
 from fedloom_edge.autodiff.optimisers import Scalars, Update, state_names
 from fedloom_edge.autodiff.rules import Tape
-from fedloom_edge.autodiff.trainable import select
+from fedloom_edge.autodiff.trainable import parameters, select
 from fedloom_edge.autodiff.values import Value
 from fedloom_edge.errors import InputError
 from fedloom_edge.step_settings import (
@@ -47,7 +47,7 @@ def build_train_step(
     """The train step of a model as one graph of standard operators, which stock runtimes run.
 
     Inputs: the model's own (the first axis is the batch); `y`, the targets: int64 (B,) for cross_entropy,
-    else float32 in any shape with the outputs' number of elements; `lr` float32 (); `step` int64 (), from
+    else float32 (n,), the outputs' n elements in a row; `lr` float32 (); `step` int64 (), from
     1; `seed` int64 (), for dropout; each trained array, running statistic and optimiser state under its
     name (`velocity/0.weight`); with `settings.proximal` also `mu` float32 () and `start/NAME`. What the
     graph does not need is no input of it.
@@ -94,6 +94,28 @@ def build_train_step(
     return _model(forward, signature, outputs, g)
 
 
+def build_evaluation(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as it evaluates, with its arrays as inputs: dropout off, batch norm by running statistics.
+
+    Inputs: the model's own, and its arrays under their names. Output: the model's first.
+
+    Raises:
+        InputError: the model cannot be run.
+    """
+    forward = read_forward(model, 2)
+    g = Tape()
+    write_forward(forward, (), StepSettings(), g)
+    nodes = _live(g.nodes, {forward.output})
+    read = {name for node in nodes for name in node.input}
+    arrays = [n for n in (*parameters(forward), *forward.statistics) if n in read]
+    inputs = [_info(name, g.values[name]) for name in (*forward.inputs, *arrays) if name in read]
+    constants = [i for i in g.initialisers() if i.name in read and i.name not in arrays]
+    graph = helper.make_graph(
+        nodes, "evaluation", inputs, [_info(forward.output, g.values[forward.output])], constants
+    )
+    return _made(graph, forward, {})
+
+
 def _check_names(forward: Forward) -> None:
     reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM}
     taken = reserved & {*forward.inputs, *forward.arrays}
@@ -106,7 +128,8 @@ def _declare_targets(forward: Forward, settings: StepSettings, g: Tape) -> None:
     if settings.loss == "cross_entropy":
         g.values[TARGET] = Value(np.dtype(np.int64), output.shape[:1], output.typical[:1])
     else:
-        g.values[TARGET] = Value(np.dtype(np.float32), output.shape, output.typical)
+        size = math.prod(output.typical)
+        g.values[TARGET] = Value(np.dtype(np.float32), (None,), (size,))
 
 
 def _update(
@@ -153,6 +176,8 @@ def _model(forward: Forward, signature: StepSignature, outputs: dict[str, str], 
     read = {name for node in nodes for name in node.input}
     given = [name for name in (*signature.inputs, *signature.carried, TARGET) if name in read]
     inputs = [_info(name, g.values[name]) for name in given]
+    if g.values[TARGET].typical != g.values[forward.output].typical[:1]:  # several targets an example
+        inputs[given.index(TARGET)] = helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, ["targets"])
     if signature.settings.proximal:
         inputs += [_info(start(name), g.values[name]) for name in signature.parameters]
     for name, kind in ((LR, TensorProto.FLOAT), (STEP, TensorProto.INT64), (SEED, TensorProto.INT64)):
@@ -165,10 +190,15 @@ def _model(forward: Forward, signature: StepSignature, outputs: dict[str, str], 
     graph = helper.make_graph(
         nodes, "train_step", inputs, results, [i for i in g.initialisers() if i.name in read]
     )
+    return _made(graph, forward, {METADATA: signature.to_json()})
+
+
+def _made(graph: onnx.GraphProto, forward: Forward, facts: dict[str, str]) -> onnx.ModelProto:
+    """A model of `graph`, with the metadata of the one it comes from and `facts`."""
     version = max(forward.opset, OPSET)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
-    made.ir_version = min(made.ir_version, 10)
-    helper.set_model_props(made, {METADATA: signature.to_json(), **_kept(forward)})
+    made.ir_version = min(made.ir_version, 10)  # what the oldest supported runtime reads
+    helper.set_model_props(made, forward.metadata | facts)
     return made
 
 
@@ -203,11 +233,4 @@ def _named_outputs(nodes: list[onnx.NodeProto], outputs: dict[str, str]) -> list
 def _info(name: str, value: Value, as_name: str = "") -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
     shape: list[Any] = [BATCH if size is None else size for size in value.shape]
-    if name == TARGET and value.rank > 1:
-        shape = [BATCH, *(f"{TARGET}{axis}" for axis in range(1, value.rank))]
     return helper.make_tensor_value_info(as_name or name, kind, shape)
-
-
-def _kept(forward: Forward) -> dict[str, str]:
-    """The model's own metadata, apart from a train step's."""
-    return {k: v for k, v in forward.metadata.items() if k != METADATA and json.dumps(v)}

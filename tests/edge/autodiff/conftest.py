@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 
 def node_model(kind, feeds, constants=None, outputs=1, first=False, **attributes):
-    """A graph of one node with `feeds` (float32, by name) and then `constants` as inputs; or constants first."""
+    """A graph of one node that takes `feeds` (float32) and then `constants`, or those `first`."""
     constants = constants or {}
     order = [*constants, *feeds] if first else [*feeds, *constants]
     names = [name if name in feeds or constants[name] is not None else "" for name in order]
@@ -61,7 +61,9 @@ def gradients_of(model, feeds, slope, settings=None):
     kept = {i.name for i in graph.initializer}
     read = {name for node in g.nodes for name in node.input}
     graph.initializer.extend(
-        numpy_helper.from_array(a, n) for n, a in forward.arrays.items() if n in read - kept  # statistics
+        numpy_helper.from_array(a, n)
+        for n, a in forward.arrays.items()
+        if n in read - kept  # statistics
     )
     made = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", max(forward.opset, 18))], ir_version=9
@@ -85,7 +87,9 @@ def close(ours, theirs, what):
 def agree():
     """`agree(torch_function, kind, feeds, constants, **attributes)`: output and gradients equal torch's."""
 
-    def check(function, kind, feeds, constants=None, *, seed=0, outputs=1, first=False, settings=None, **attributes):
+    def check(
+        function, kind, feeds, constants=None, *, seed=0, outputs=1, first=False, settings=None, **attributes
+    ):
         feeds = {n: np.asarray(a, np.float32) for n, a in feeds.items()}
         tensors = [torch.tensor(a, requires_grad=True) for a in feeds.values()]
         expected = function(*tensors)

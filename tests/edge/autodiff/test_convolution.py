@@ -3,13 +3,13 @@
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 LAW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -51,7 +51,9 @@ def test_conv(agree, w, group, per, batch, bias, seed):
     def function(x, kernel, b=None):
         return CONV[rank](x, kernel, b, w["stride"], w["pad"], w["dilation"], group)
 
-    agree(function, "Conv", feeds, group=group, strides=w["stride"], pads=w["pad"] * 2, dilations=w["dilation"])
+    agree(
+        function, "Conv", feeds, group=group, strides=w["stride"], pads=w["pad"] * 2, dilations=w["dilation"]
+    )
 
 
 @LAW
@@ -90,11 +92,13 @@ def test_max_pool(agree, w, batch, seed):
     def function(x):
         return MAX[rank](x, w["kernel"], w["stride"], 0, w["dilation"])
 
-    agree(function, "MaxPool", {"x": x}, kernel_shape=w["kernel"], strides=w["stride"], dilations=w["dilation"])
+    agree(
+        function, "MaxPool", {"x": x}, kernel_shape=w["kernel"], strides=w["stride"], dilations=w["dilation"]
+    )
 
 
 def test_max_pool_gives_the_first_of_equals_everything(agree):
-    agree(lambda x: F.max_pool2d(x, 3, 2, 1), "MaxPool", {"x": np.zeros((2, 3, 6, 7))},
+    agree(lambda x: functional.max_pool2d(x, 3, 2, 1), "MaxPool", {"x": np.zeros((2, 3, 6, 7))},
           kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])  # fmt: skip
 
 

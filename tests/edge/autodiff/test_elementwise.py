@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 LAW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -30,10 +30,10 @@ def normal(seed, shape, low=None):
 UNARY = {
     "Neg": torch.neg, "Abs": torch.abs, "Identity": lambda x: x * 1, "Exp": torch.exp, "Sin": torch.sin,
     "Cos": torch.cos, "Erf": torch.erf, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Relu": torch.relu,
-    "Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish, "Mish": F.mish,
-    "Gelu": F.gelu, "Elu": F.elu, "Selu": F.selu, "Celu": F.celu,
-    "LeakyRelu": F.leaky_relu, "HardSigmoid": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),
-    "ThresholdedRelu": lambda x: F.threshold(x, 1.0, 0.0),
+    "Softplus": functional.softplus, "Softsign": functional.softsign, "HardSwish": functional.hardswish, "Mish": functional.mish,
+    "Gelu": functional.gelu, "Elu": functional.elu, "Selu": functional.selu, "Celu": functional.celu,
+    "LeakyRelu": functional.leaky_relu, "HardSigmoid": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),
+    "ThresholdedRelu": lambda x: functional.threshold(x, 1.0, 0.0),
 }  # fmt: skip
 POSITIVE = {"Log": torch.log, "Sqrt": torch.sqrt, "Reciprocal": torch.reciprocal}
 BINARY = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Max": torch.maximum, "Min": torch.minimum}
@@ -96,7 +96,9 @@ def test_clip_prelu_and_sums_of_many(agree, shape, seed):
 
 
 def test_the_tanh_form_of_gelu(agree):
-    agree(lambda x: F.gelu(x, approximate="tanh"), "Gelu", {"x": normal(0, (5, 6))}, approximate="tanh")
+    agree(
+        lambda x: functional.gelu(x, approximate="tanh"), "Gelu", {"x": normal(0, (5, 6))}, approximate="tanh"
+    )
 
 
 def test_shared_between_equals_as_torch_does(agree):

@@ -15,7 +15,9 @@ def normal(seed, shape):
 
 
 @LAW
-@given(m=sizes, k=sizes, n=sizes, flips=st.tuples(st.booleans(), st.booleans()), c=st.integers(0, 3), seed=seeds)
+@given(
+    m=sizes, k=sizes, n=sizes, flips=st.tuples(st.booleans(), st.booleans()), c=st.integers(0, 3), seed=seeds
+)
 def test_gemm_in_every_orientation(agree, m, k, n, flips, c, seed):
     a, b = normal(seed, (k, m) if flips[0] else (m, k)), normal(seed + 1, (n, k) if flips[1] else (k, n))
     feeds = {"a": a, "b": b} | ({"c": normal(seed + 2, [(n,), (m, 1), (m, n)][c - 1])} if c else {})
@@ -34,7 +36,8 @@ def test_gemm_in_every_orientation(agree, m, k, n, flips, c, seed):
 )  # fmt: skip
 def test_matmul_with_batches_that_broadcast(agree, batch, keep, cut, m, k, n, seed):
     left, right = (
-        [size if kept else 1 for size in batch][min(c, len(batch)) :] for kept, c in zip(keep, cut, strict=True)
+        [size if kept else 1 for size in batch][min(c, len(batch)) :]
+        for kept, c in zip(keep, cut, strict=True)
     )
     agree(torch.matmul, "MatMul", {"a": normal(seed, (*left, m, k)), "b": normal(seed + 1, (*right, k, n))})
 

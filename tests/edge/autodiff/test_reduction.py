@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fedloom_edge.step_settings import StepSettings
 
@@ -30,7 +30,9 @@ def normal(seed, shape):
 
 @pytest.mark.parametrize("kind", REDUCTIONS)
 @LAW
-@given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data(), keep=st.booleans(), seed=seeds)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data(), keep=st.booleans(), seed=seeds
+)
 def test_over_any_axes(agree, kind, shape, data, keep, seed):
     axes = sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1)))
     x = normal(seed, shape)
@@ -43,10 +45,14 @@ def test_product_and_cumulative_sum(agree):
     x = {"x": normal(0, (3, 4)) + 3}
     agree(lambda x: x.prod(1), "ReduceProd", x, {"axes": np.array([1])}, keepdims=0)
     agree(lambda x: x.cumsum(1), "CumSum", x, {"axis": np.array(1)})
-    agree(lambda x: x.flip(0).cumsum(0).flip(0) - x, "CumSum", x, {"axis": np.array(0)}, reverse=1, exclusive=1)
+    agree(
+        lambda x: x.flip(0).cumsum(0).flip(0) - x, "CumSum", x, {"axis": np.array(0)}, reverse=1, exclusive=1
+    )
 
 
-@pytest.mark.parametrize(("kind", "function"), [("Softmax", F.softmax), ("LogSoftmax", F.log_softmax)])
+@pytest.mark.parametrize(
+    ("kind", "function"), [("Softmax", functional.softmax), ("LogSoftmax", functional.log_softmax)]
+)
 @LAW
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data(), seed=seeds)
 def test_softmax_over_any_axis(agree, kind, function, shape, data, seed):
@@ -60,18 +66,33 @@ def test_layer_norm(agree, shape, data, seed):
     axis = data.draw(st.integers(1, len(shape) - 1))
     inner = shape[axis:]
     feeds = {"x": normal(seed, shape), "scale": normal(seed + 1, inner), "bias": normal(seed + 2, inner)}
-    agree(lambda x, s, b: F.layer_norm(x, inner, s, b, 1e-3), "LayerNormalization", feeds, axis=axis, epsilon=1e-3)
+    agree(
+        lambda x, s, b: functional.layer_norm(x, inner, s, b, 1e-3),
+        "LayerNormalization",
+        feeds,
+        axis=axis,
+        epsilon=1e-3,
+    )
 
 
 @LAW
 @given(shape=st.lists(st.integers(3, 5), min_size=3, max_size=5), seed=seeds)
 def test_instance_and_batch_norm(agree, shape, seed):
     channels = shape[1]
-    feeds = {"x": normal(seed, shape), "scale": normal(seed + 1, channels), "bias": normal(seed + 2, channels)}
-    agree(lambda x, s, b: F.instance_norm(x, weight=s, bias=b, eps=1e-3), "InstanceNormalization", feeds, epsilon=1e-3)
+    feeds = {
+        "x": normal(seed, shape),
+        "scale": normal(seed + 1, channels),
+        "bias": normal(seed + 2, channels),
+    }
+    agree(
+        lambda x, s, b: functional.instance_norm(x, weight=s, bias=b, eps=1e-3),
+        "InstanceNormalization",
+        feeds,
+        epsilon=1e-3,
+    )
     running = {"mean": np.full(channels, 0.1, np.float32), "variance": np.full(channels, 2.0, np.float32)}
     mean, variance = (torch.from_numpy(a) for a in running.values())
-    agree(lambda x, s, b: F.batch_norm(x, None, None, s, b, True, eps=1e-3), "BatchNormalization", feeds, running,
+    agree(lambda x, s, b: functional.batch_norm(x, None, None, s, b, True, eps=1e-3), "BatchNormalization", feeds, running,
           epsilon=1e-3)  # fmt: skip
-    agree(lambda x, s, b: F.batch_norm(x, mean, variance, s, b, False, eps=1e-3), "BatchNormalization", feeds,
+    agree(lambda x, s, b: functional.batch_norm(x, mean, variance, s, b, False, eps=1e-3), "BatchNormalization", feeds,
           running, settings=StepSettings(batch_statistics=False), epsilon=1e-3)  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional
 
 LAW = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -66,12 +66,12 @@ def test_pad(agree, height, pads, seed):
     x = {"x": normal(seed, (2, 3, height, height + 1))}
     left, right, top, bottom = pads
     given_pads = {"pads": ints(0, 0, top, left, 0, 0, bottom, right)}
-    agree(lambda x: F.pad(x, pads), "Pad", x, given_pads)
+    agree(lambda x: functional.pad(x, pads), "Pad", x, given_pads)
     positive = [abs(p) for p in pads]
     left, right, top, bottom = positive
     for mode, name in (("reflect", "reflect"), ("edge", "replicate")):
         given_pads = {"pads": ints(0, 0, top, left, 0, 0, bottom, right)}
-        agree(lambda x, name=name: F.pad(x, positive, mode=name), "Pad", x, given_pads, mode=mode)
+        agree(lambda x, name=name: functional.pad(x, positive, mode=name), "Pad", x, given_pads, mode=mode)
 
 
 @LAW
@@ -92,7 +92,7 @@ def test_depth_to_space_and_back(agree, mode):
         return parts.reshape(2, 3, 6, 8)
 
     def crd(x):
-        return F.pixel_shuffle(x, 2)
+        return functional.pixel_shuffle(x, 2)
 
     agree(dcr if mode == "DCR" else crd, "DepthToSpace", deep, blocksize=2, mode=mode)
     agree(lambda x: x.reshape(2, 3, 3, 2, 4, 2).permute(0, 3, 5, 1, 2, 4).reshape(2, 12, 3, 4),
@@ -105,7 +105,7 @@ def test_resize(agree, mode, size):
     kind = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}[mode]
     corners = {} if mode == "nearest" else {"align_corners": False}
     coordinates = "asymmetric" if mode == "nearest" else "half_pixel"
-    agree(lambda x: F.interpolate(x, size, mode=mode, **corners), "Resize", {"x": normal(0, (2, 3, 4, 5))},
+    agree(lambda x: functional.interpolate(x, size, mode=mode, **corners), "Resize", {"x": normal(0, (2, 3, 4, 5))},
           {"roi": None, "scales": None, "sizes": ints(2, 3, *size)}, mode=kind,
           coordinate_transformation_mode=coordinates, nearest_mode="floor", cubic_coeff_a=-0.75)  # fmt: skip
 
