@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from fedloom_edge.autodiff.forward import Forward
-from fedloom_edge.errors import InputError, unknown
+from fedloom_edge.errors import InputError
 
 PARAMETERS = "fedloom.parameters"
 """Metadata key: the names that the exporter knows as trainable, as a JSON list."""
@@ -41,7 +41,10 @@ def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
     for pattern in trainable:
         found = {name for name in forward.arrays if fnmatchcase(name, pattern)}
         if not found:
-            raise unknown("trainable", pattern, ["all", "last:N", "biases", "batch-norm", *everything])
+            raise InputError(
+                f"trainable {pattern!r} matches no array; give all, last:N, biases, batch-norm, or names or "
+                f"patterns of the model's {len(everything)} arrays, for example {everything[-1]}"
+            )
         exact = pattern in forward.arrays
         chosen |= {name for name in found if exact or name in everything}
     for name in chosen:
