@@ -70,7 +70,15 @@ class Inverted(nn.Module):
 
 def mobilenet() -> nn.Module:
     """MobileNetV2 of width 0.35 (channels to multiples of 8), with batch normalisation."""
-    rows = [(1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 3, 2), (6, 24, 4, 2), (6, 32, 3, 1), (6, 56, 3, 2), (6, 112, 1, 1)]
+    rows = [
+        (1, 8, 1, 1),
+        (6, 8, 2, 2),
+        (6, 16, 3, 2),
+        (6, 24, 4, 2),
+        (6, 32, 3, 1),
+        (6, 56, 3, 2),
+        (6, 112, 1, 1),
+    ]
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()]
     channels = 16
     for expansion, outputs, repeats, stride in rows:

@@ -4,12 +4,16 @@ X (N, C, ...) and W (M, C/G, ...) give Y (N, M, ...); D is the gradient of Y. G 
 dilation d, pads p.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 
 from fedloom_edge.autodiff.elementwise import _only
 from fedloom_edge.autodiff.rules import Gradients, Tape, rule
 from fedloom_edge.autodiff.values import Node, Value
 from fedloom_edge.errors import InputError
+
+_MOST_SHIFTS = 49  # elements of a kernel up to which its gradient is formed shift by shift
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     if g.wanted(x):
         into[0] = into_input(d, w, x, move, group, g)
     if g.wanted(w):
-        into[1] = into_kernel(x, d, move, group, g.values[x].typical[1:], g)
+        into[1] = into_kernel(x, d, move, group, g.values[x].typical[1:], g.values[w].typical[0], g)
     if (bias := node.input(2)) and g.wanted(bias):
         into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
@@ -99,14 +103,25 @@ def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     if g.wanted(w):
         channels, *plain = g.values[y].typical[1:]
         sizes = [s + b + e for s, b, e in zip(plain, move.begin, move.end, strict=True)]
-        into[1] = into_kernel(_padded(d, move, g), x, _unpadded(move), group, (channels, *sizes), g)
+        into[1] = into_kernel(
+            _padded(d, move, g), x, _unpadded(move), group, (channels, *sizes), g.values[x].typical[1], g
+        )
     if (bias := node.input(2)) and g.wanted(bias):
         into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
 
 
 def into_input(d: str, w: str, x: str, move: Window, group: int, g: Tape) -> str:
-    """Gradient of a convolution's input: ConvTranspose, which is its adjoint."""
+    """Gradient of a convolution's input: its adjoint.
+
+    At stride 1 and without groups that is a convolution with the kernel turned round, which runtimes do
+    faster (1x1: in a quarter of the time); else ConvTranspose.
+    """
+    pads = [(k - 1) * e - p for k, e, p in zip(move.kernel, move.dilations, move.begin, strict=True)]
+    ends = [(k - 1) * e - p for k, e, p in zip(move.kernel, move.dilations, move.end, strict=True)]
+    if group == 1 and set(move.strides) == {1} and min(*pads, *ends) >= 0:
+        kernel = _turned(w, move, g)
+        return g.op("Conv", d, kernel, dilations=list(move.dilations), pads=[*pads, *ends])
     return g.op(
         "ConvTranspose",
         d,
@@ -119,12 +134,91 @@ def into_input(d: str, w: str, x: str, move: Window, group: int, g: Tape) -> str
     )
 
 
-def into_kernel(x: str, d: str, move: Window, group: int, sizes: tuple[int, ...], g: Tape) -> str:
-    """Gradient of a convolution's kernel: X convolved with D, the batch in the place of the channels.
+def _turned(w: str, move: Window, g: Tape) -> str:
+    """W (M, C, ...) as (C, M, ...), each kernel from its end to its beginning."""
+    spatial = range(2, 2 + len(move.kernel))
+    size = math.prod(move.kernel)
+    if size > 1:
+        outer = g.values[w].typical[:2]
+        flat = g.op("Reshape", w, g.ints(*outer, size))
+        w = g.op("Reshape", g.slice(flat, 2, -1, -(1 << 62), -1), g.ints(*outer, *move.kernel))
+    return g.transpose(w, 1, 0, *spatial)
+
+
+def into_kernel(
+    x: str, d: str, move: Window, group: int, sizes: tuple[int, ...], outputs: int, g: Tape
+) -> str:
+    """Gradient of a kernel, Σ x[places under its element] d; `sizes` is X without batch, `outputs` M.
+
+    The form is chosen by shape, from measured times (one thread; n per cent of the last form's time):
+    1x1: a product by example (15 %). Depthwise: a product and a sum an element of the kernel (30 %).
+    Without groups: all shifted X in rows, one product with D (60 %). Else, or for large kernels, a
+    convolution of X with D.
+    """
+    channels = sizes[0]
+    size = math.prod(move.kernel)
+    if group == 1 and size == 1 and set(move.strides) == {1} and not any((*move.begin, *move.end)):
+        return _pointwise_kernel(x, d, move, channels, outputs, g)
+    if size <= _MOST_SHIFTS and group == channels == outputs:
+        return _depthwise_kernel(x, d, move, channels, g)
+    if size <= _MOST_SHIFTS and group == 1:
+        return _shifted_kernel(x, d, move, channels, outputs, g)
+    return _correlated_kernel(x, d, move, group, sizes, g)
+
+
+def _pointwise_kernel(x: str, d: str, move: Window, channels: int, outputs: int, g: Tape) -> str:
+    """Σ over examples of D Xᵀ."""
+    left = g.op("Reshape", d, g.ints(0, outputs, -1))
+    right = g.transpose(g.op("Reshape", x, g.ints(0, channels, -1)), 0, 2, 1)
+    total = g.reduce(g.op("MatMul", left, right), [0], keep=False)
+    return g.op("Reshape", total, g.ints(outputs, channels, *move.kernel))
+
+
+def _depthwise_kernel(x: str, d: str, move: Window, channels: int, g: Tape) -> str:
+    """For each element of the kernel Σ x d over what lies under it."""
+    axes = [0, *range(2, 2 + len(move.kernel))]
+    sums = [g.reduce(g.op("Mul", part, d), axes, keep=False) for part in _shifts(x, move, g)]  # each (C)
+    stacked = g.op("Concat", *(g.op("Unsqueeze", s, g.ints(1)) for s in sums), axis=1)
+    return g.op("Reshape", stacked, g.ints(channels, 1, *move.kernel))
+
+
+def _shifted_kernel(x: str, d: str, move: Window, channels: int, outputs: int, g: Tape) -> str:
+    """D (M, N ...) times the shifted X (k C, N ...), transposed: (M, k C)."""
+    spatial = range(2, 2 + len(move.kernel))
+    parts = _shifts(g.transpose(x, 1, 0, *spatial), move, g)
+    rows = g.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+    rows = g.op("Flatten", rows, axis=1)
+    left = g.op("Flatten", g.transpose(d, 1, 0, *spatial), axis=1)
+    product = g.op("Gemm", left, rows, transB=1)
+    split = g.transpose(g.op("Reshape", product, g.ints(outputs, len(parts), channels)), 0, 2, 1)
+    return g.op("Reshape", split, g.ints(outputs, channels, *move.kernel))
+
+
+def _shifts(x: str, move: Window, g: Tape) -> list[str]:
+    """For each element of the kernel the part of X that lies under it as the window moves."""
+    rank = len(move.kernel)
+    axes = list(range(2, 2 + rank))
+    if any((*move.begin, *move.end)):
+        pads = [*move.begin, *move.end]
+        x = g.op("Pad", x, g.ints(*pads), "", g.ints(*axes))
+    if math.prod(move.kernel) == 1 and set(move.strides) == {1}:
+        return [x]
+    parts = []
+    for offset in itertools.product(*map(range, move.kernel)):
+        starts = [o * e for o, e in zip(offset, move.dilations, strict=True)]
+        # An end counted from the end: all of it lies inside after padding.
+        beyond = [(k - 1) * e - s for k, e, s in zip(move.kernel, move.dilations, starts, strict=True)]
+        ends = [-b if b else 1 << 62 for b in beyond]
+        bounds = (g.ints(*values) for values in (starts, ends, axes, move.strides))
+        parts.append(g.op("Slice", x, *bounds))
+    return parts
+
+
+def _correlated_kernel(x: str, d: str, move: Window, group: int, sizes: tuple[int, ...], g: Tape) -> str:
+    """X convolved with D, the batch in the place of the channels.
 
     The kernel's stride is then D's dilation and its dilation D's stride. With groups, the groups' batches
-    stand side by side as channels: (C/G, G N, ...) with (M, N, ...) gives (C/G, M, ...). `sizes` is X's
-    shape without the batch.
+    stand side by side as channels: (C/G, G N, ...) with (M, N, ...) gives (C/G, M, ...).
     """
     rank = len(move.kernel)
     spatial = range(2, 2 + rank)

@@ -100,22 +100,18 @@ def mean(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 def where(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = a where c, else b: d where c, and d where not c."""
     d, y, (c, a, b) = _only(gradients), node.outputs[0], node.inputs
-    zero = g.scalar(0, y)
     return [
         None,
-        g.unbroadcast(g.op("Where", c, d, zero), a, y) if g.wanted(a) else None,
-        g.unbroadcast(g.op("Where", c, zero, d), b, y) if g.wanted(b) else None,
+        g.unbroadcast(g.masked(d, c, y), a, y) if g.wanted(a) else None,
+        g.unbroadcast(g.masked(d, g.op("Not", c), y), b, y) if g.wanted(b) else None,
     ]
 
 
 @rule("Clip")
 def clip(node: Node, gradients: Gradients, g: Tape) -> Gradients:
-    """y = min(max(x, low), high): d where low <= x <= high, as PyTorch has it at the ends."""
-    d, x = _only(gradients), node.inputs[0]
-    for bound, inside in ((node.input(1), "GreaterOrEqual"), (node.input(2), "LessOrEqual")):
-        if bound:
-            d = g.op("Where", g.op(inside, x, bound), d, g.scalar(0, x))
-    return [d]
+    """y = min(max(x, low), high): d where y is x, which holds at the ends too (as PyTorch's clamp has it)."""
+    d, x, y = _only(gradients), node.inputs[0], node.outputs[0]
+    return [g.masked(d, g.op("Equal", x, y), x)]
 
 
 @rule("Neg")
@@ -206,7 +202,7 @@ def sigmoid(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 def relu(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = max(x, 0): d where y > 0."""
     d, y = _only(gradients), node.outputs[0]
-    return [g.op("Where", g.op("Greater", y, g.scalar(0, y)), d, g.scalar(0, y))]
+    return [g.masked(d, g.op("Greater", y, g.scalar(0, y)), y)]
 
 
 @rule("LeakyRelu")
@@ -221,7 +217,7 @@ def thresholded_relu(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = x above α, else 0: d where x > α."""
     d, x = _only(gradients), node.inputs[0]
     above = g.op("Greater", x, g.scalar(float(node.attributes.get("alpha", 1.0)), x))
-    return [g.op("Where", above, d, g.scalar(0, x))]
+    return [g.masked(d, above, x)]
 
 
 @rule("PRelu")

@@ -7,6 +7,7 @@ import onnx
 from fedloom_edge.autodiff.dropout import lower_dropout
 from fedloom_edge.autodiff.forward import Forward
 from fedloom_edge.autodiff.normalisation import lower_batch_norm, lower_instance_norm, lower_layer_norm
+from fedloom_edge.autodiff.pooling import lower_max_pool
 from fedloom_edge.autodiff.recurrent import lower_recurrent
 from fedloom_edge.autodiff.rules import FLAT, Tape
 from fedloom_edge.autodiff.values import Node, Value
@@ -58,7 +59,7 @@ def write_forward(
             case "GRU" | "LSTM" | "RNN":
                 written = lower_recurrent(node, g)
             case "MaxPool":
-                written = _with_places(node, g)
+                written = lower_max_pool(node, g)
             case "Gather" if node.inputs[0] in padding:
                 written = _copied(node, proto, g, {"padding row": str(padding[node.inputs[0]])})
             case _:
@@ -70,11 +71,3 @@ def write_forward(
 def _copied(node: Node, proto: onnx.NodeProto, g: Tape, saved: dict[str, str]) -> Node:
     g.nodes.append(proto)
     return Node(node.op, node.name, node.inputs, node.outputs, node.attributes, saved)
-
-
-def _with_places(node: Node, g: Tape) -> Node:
-    """MaxPool with the places of its maxima, counted through the whole input."""
-    places = g.fresh("places")
-    attributes = dict(node.attributes) | {"storage_order": 0}
-    g.write("MaxPool", node.inputs, [node.outputs[0], places], attributes)
-    return Node(node.op, node.name, node.inputs, node.outputs, node.attributes, {"places": places})
