@@ -6,6 +6,8 @@ t the step from 1. State starts at zero.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedloom_edge.autodiff.rules import Tape
 from fedloom_edge.step_settings import StepSettings
 
@@ -51,12 +53,14 @@ class Update:
     def __init__(self, settings: StepSettings, scalars: Scalars, g: Tape) -> None:
         self.settings, self.scalars, self.g = settings, scalars, g
         self._rates: tuple[str, str] | None = None
+        self._wide: dict[tuple[str, int], str] = {}
 
     def __call__(self, w: str, d: str, state: list[str]) -> tuple[str, list[str]]:
         """Names of the new parameter and the new state."""
         g, settings = self.g, self.settings
+        self._rank = g.values[w].rank
         if settings.weight_decay and settings.optimizer != "adamw":
-            d = g.op("Add", d, g.op("Mul", w, g.constant(settings.weight_decay)))
+            d = g.op("Add", d, g.op("Mul", w, self._scalar(settings.weight_decay)))
         match settings.optimizer:
             case "momentum" | "nesterov" if state:
                 return self._momentum(w, d, state[0])
@@ -67,13 +71,25 @@ class Update:
             case _:
                 return self._descend(w, d), []
 
+    def _scalar(self, value: float | str) -> str:
+        """A number, or a scalar by name, with as many axes as the parameter.
+
+        onnxruntime broadcasts () over (C, M, 1, 1) element by element, in 70 times the time of (1, 1, 1, 1).
+        """
+        if isinstance(value, float):
+            return self.g.constant(np.full([1] * self._rank, value))
+        key = (value, self._rank)
+        if key not in self._wide:
+            self._wide[key] = self.g.op("Reshape", value, self.g.ints(*[1] * self._rank))
+        return self._wide[key]
+
     def _descend(self, w: str, d: str) -> str:
         """w - η d."""
-        return self.g.op("Sub", w, self.g.op("Mul", d, self.scalars.lr))
+        return self.g.op("Sub", w, self.g.op("Mul", d, self._scalar(self.scalars.lr)))
 
     def _momentum(self, w: str, d: str, v: str) -> tuple[str, list[str]]:
         """v <- μ v + d; w <- w - η v, or w - η (d + μ v) after Nesterov (Sutskever et al., 2013)."""
-        g, mu = self.g, self.g.constant(self.settings.momentum)
+        g, mu = self.g, self._scalar(self.settings.momentum)
         v = g.op("Add", g.op("Mul", v, mu), d)
         if self.settings.optimizer == "nesterov":
             d = g.op("Add", d, g.op("Mul", v, mu))
@@ -87,13 +103,13 @@ class Update:
         Written as w - r m / (√s + e) with r = η √(1-β₂ᵗ)/(1-β₁ᵗ) and e = ε √(1-β₂ᵗ): fewer passes over w.
         """
         g = self.g
-        m = g.op("Add", g.op("Mul", state[0], g.constant(BETA_1)), g.op("Mul", d, g.constant(1 - BETA_1)))
-        square = g.op("Mul", g.op("Mul", d, d), g.constant(1 - BETA_2))
-        s = g.op("Add", g.op("Mul", state[1], g.constant(BETA_2)), square)
-        rate, epsilon = self._adam_rates()
+        m = g.op("Add", g.op("Mul", state[0], self._scalar(BETA_1)), g.op("Mul", d, self._scalar(1 - BETA_1)))
+        square = g.op("Mul", g.op("Mul", d, d), self._scalar(1 - BETA_2))
+        s = g.op("Add", g.op("Mul", state[1], self._scalar(BETA_2)), square)
+        rate, epsilon = (self._scalar(name) for name in self._adam_rates())
         if self.settings.optimizer == "adamw" and self.settings.weight_decay:
             shrink = g.op("Mul", self.scalars.lr, g.constant(self.settings.weight_decay))
-            w = g.op("Mul", w, g.op("Sub", g.constant(1.0), shrink))
+            w = g.op("Mul", w, self._scalar(g.op("Sub", g.constant(1.0), shrink)))
         step = g.op("Div", g.op("Mul", m, rate), g.op("Add", g.op("Sqrt", s), epsilon))
         return g.op("Sub", w, step), [m, s]
 
@@ -115,7 +131,7 @@ class Update:
     def _rmsprop(self, w: str, d: str, s: str) -> tuple[str, list[str]]:
         """s <- α s + (1-α) d²; w <- w - η d / (√s + ε) (Hinton, 2012, lecture 6e)."""
         g = self.g
-        square = g.op("Mul", g.op("Mul", d, d), g.constant(1 - ALPHA))
-        s = g.op("Add", g.op("Mul", s, g.constant(ALPHA)), square)
-        scale = g.op("Add", g.op("Sqrt", s), g.constant(RMSPROP_EPSILON))
+        square = g.op("Mul", g.op("Mul", d, d), self._scalar(1 - ALPHA))
+        s = g.op("Add", g.op("Mul", s, self._scalar(ALPHA)), square)
+        scale = g.op("Add", g.op("Sqrt", s), self._scalar(RMSPROP_EPSILON))
         return self._descend(w, g.op("Div", d, scale)), [s]

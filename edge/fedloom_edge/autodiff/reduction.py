@@ -27,7 +27,12 @@ def reduce_mean(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     else:
         sizes = g.op("Gather", g.op("Shape", node.inputs[0]), g.ints(*axes))
         count = g.op("Cast", g.op("ReduceProd", sizes, keepdims=0), to=_onnx_type(g, node.inputs[0]))
-    return [_spread(node, g.op("Div", d, count), g)]
+    d = g.op("Div", d, count)
+    if node.op == "GlobalAveragePool" and None not in x.shape[2:]:
+        # A product with ones: Expand over inner axes takes twenty times as long.
+        ones = g.constant(np.ones((1, math.prod(x.typical[2:]))), x.dtype)
+        return [g.reshape_like(g.op("MatMul", g.op("Reshape", d, g.ints(0, 0, 1)), ones), node.inputs[0])]
+    return [_spread(node, d, g)]
 
 
 @rule("ReduceMax", "ReduceMin", "GlobalMaxPool")

@@ -138,7 +138,8 @@ def _update(
     """Write the proximal term, the norm, clipping and updates; returns the states' names."""
     if settings.proximal:
         for name, gradient in gradients.items():
-            pull = g.op("Mul", g.op("Sub", name, start(name)), MU)
+            wide = g.op("Reshape", MU, g.ints(*[1] * g.values[name].rank))  # see Update._scalar
+            pull = g.op("Mul", g.op("Sub", name, start(name)), wide)
             gradients[name] = g.op("Add", gradient, pull)
     outputs[NORM] = norm = _norm(gradients, g)
     clipped = _clip(gradients, norm, settings, g)
