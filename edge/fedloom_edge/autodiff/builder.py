@@ -1,6 +1,6 @@
 """Writes the nodes of a new graph: names them, keeps constants once, knows the values' shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,17 @@ class Builder:
     def slice(self, name: str, axis: int, start: int, end: int, step: int = 1) -> str:
         """Part of `name` along one axis."""
         return self.op("Slice", name, self.ints(start), self.ints(end), self.ints(axis), self.ints(step))
+
+    def pad(self, name: str, rank: int, margins: Mapping[int, tuple[int, int]]) -> str:
+        """`name` with zeros before and after on some axes (a negative number cuts off).
+
+        Pads for every axis, without the input `axes`: onnxruntime 1.32 moves a Transpose across a Pad as
+        if that were not there, and fails.
+        """
+        if not any(number for pair in margins.values() for number in pair):
+            return name
+        both = [margins.get(axis, (0, 0)) for axis in range(rank)]
+        return self.op("Pad", name, self.ints(*(b for b, _ in both), *(a for _, a in both)))
 
     def unbroadcast(self, gradient: str, source: str, result: str) -> str:
         """Sum `gradient`, which has the shape of `result`, down to the shape of `source`.

@@ -204,9 +204,7 @@ def _shifts(x: str, move: Window, results: tuple[int, ...], g: Tape) -> list[str
     """For each element of the kernel the part of X that lies under it; `results` is D's spatial shape."""
     rank = len(move.kernel)
     axes = list(range(2, 2 + rank))
-    if any((*move.begin, *move.end)):
-        pads = [*move.begin, *move.end]
-        x = g.op("Pad", x, g.ints(*pads), "", g.ints(*axes))
+    x = _padded(x, move, g)
     if math.prod(move.kernel) == 1 and set(move.strides) == {1}:
         return [x]
     if rank == 2 and move.strides[0] == move.strides[1] > 1:
@@ -232,8 +230,7 @@ def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -
         stride * (o - 1) + (k - 1) * e + 1
         for o, k, e in zip(results, move.kernel, move.dilations, strict=True)
     ]
-    if any(r % stride for r in reach):
-        x = g.op("Pad", x, g.ints(0, 0, *(-r % stride for r in reach)), "", g.ints(2, 3))
+    x = g.pad(x, 4, {axis: (0, -r % stride) for axis, r in enumerate(reach, start=2)})
     phases = g.ops(
         "Split", g.op("SpaceToDepth", x, blocksize=stride), outputs=stride**2, axis=1, num_outputs=stride**2
     )
@@ -305,11 +302,9 @@ def _transposed_window(node: Node, g: Tape, kernel: tuple[int, ...]) -> Window:
 
 
 def _padded(d: str, move: Window, g: Tape) -> str:
-    """D with the margins that the adjoint cut off, or without what no window reaches."""
-    if not any((*move.begin, *move.end)):
-        return d
-    axes = g.ints(*range(2, 2 + len(move.kernel)))
-    return g.op("Pad", d, g.ints(*move.begin, *move.end), "", axes)
+    """A window's larger side with its margins, and without what no window reaches."""
+    margins = zip(move.begin, move.end, strict=True)
+    return g.pad(d, 2 + len(move.kernel), dict(enumerate(margins, start=2)))
 
 
 def _unpadded(move: Window) -> Window:

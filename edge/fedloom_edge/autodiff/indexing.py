@@ -71,7 +71,7 @@ def _one_place(node: Node, d: str, axis: int, place: int, g: Tape) -> str:
     elif g.values[node.inputs[1]].rank > 1:
         axes = range(axis, axis + g.values[node.inputs[1]].rank - 1)
         d = g.op("Squeeze", d, g.ints(*axes))
-    return g.op("Pad", d, g.ints(place, size - 1 - place), "", g.ints(axis)) if size > 1 else d
+    return g.pad(d, g.values[x].rank, {axis: (place, size - 1 - place)})
 
 
 def _non_negative(indices: str, rows: int, g: Tape) -> str:

@@ -54,9 +54,7 @@ def _from_tiles(node: Node, d: str, g: Tape) -> str:
     x, y, side = node.inputs[0], node.outputs[0], _tile(node, g)
     sizes, tiles = g.values[x].typical[2:], g.values[y].typical[2:]
     rest = [size - side * count for size, count in zip(sizes, tiles, strict=True)]
-    source = x
-    if any(rest):  # what no tile reaches
-        source = g.op("Pad", x, g.ints(0, 0, *(-r for r in rest)), "", g.ints(2, 3))
+    source = g.pad(x, 4, {axis: (0, -r) for axis, r in enumerate(rest, start=2)})  # what no tile reaches
     count, channels = side * side, g.values[x].typical[1]
     parts = g.ops(
         "Split",
@@ -71,7 +69,7 @@ def _from_tiles(node: Node, d: str, g: Tape) -> str:
         if index < count - 1:
             left = g.op("Sub", left, into[-1])
     total = _interleaved(into, side, tiles, g)
-    return g.op("Pad", total, g.ints(0, 0, *rest), "", g.ints(2, 3)) if any(rest) else total
+    return g.pad(total, 4, {axis: (0, r) for axis, r in enumerate(rest, start=2)})
 
 
 def _interleaved(parts: list[str], side: int, tiles: tuple[int, ...], g: Tape) -> str:

@@ -63,7 +63,7 @@ def slice_(node: Node, gradients: Gradients, g: Tape) -> Gradients:
                 continue
             raise InputError(f"{node} cuts along the batch; export the model without that")
         places = range(size)[slice(start, end, step)]
-        d = _put(d, axis, places, size, g)
+        d = _put(d, axis, value.rank, places, size, g)
     return [d]
 
 
@@ -76,7 +76,8 @@ def pad(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     rank = g.values[x].rank
     axes = [a % rank for a in _constant(node, 3, g, "axes")] if node.input(3) else list(range(rank))
     if mode in (b"constant", "constant"):
-        return [g.op("Pad", d, g.ints(*(-p for p in pads)), "", g.ints(*axes))]
+        margins = zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True)
+        return [g.pad(d, rank, {axis: (-before, -after) for axis, before, after in margins})]
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         if before or after:
             d = _fold_margins(node, d, axis, before, after, g)
@@ -139,16 +140,16 @@ def resize(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     return [d]
 
 
-def _put(d: str, axis: int, places: range, size: int, g: Tape) -> str:
+def _put(d: str, axis: int, rank: int, places: range, size: int, g: Tape) -> str:
     """Values along `axis` at `places` among `size`, zeros elsewhere."""
     if places == range(size):
         return d
     if places.step == 1:
-        return g.op("Pad", d, g.ints(places.start, size - places.stop), "", g.ints(axis))
+        return g.pad(d, rank, {axis: (places.start, size - places.stop)})
     # A gather from the slice with one zero row after it: each place's row, or that zero.
     rows = np.full(size, len(places), np.int64)
     rows[list(places)] = np.arange(len(places))
-    padded = g.op("Pad", d, g.ints(0, 1), "", g.ints(axis))
+    padded = g.pad(d, rank, {axis: (0, 1)})
     return g.op("Gather", padded, g.constant(rows, np.int64), axis=axis)
 
 
