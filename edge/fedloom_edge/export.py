@@ -81,7 +81,7 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
 
     import onnx
     import torch
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
     batch = torch.from_numpy(np.repeat(example[:1], 2, axis=0))
     file = io.BytesIO()
@@ -90,7 +90,7 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
             torch.onnx.export(
                 copy.deepcopy(model).train(),  # a batch goes through it, which moves running statistics
                 (batch,),
-                file,
+                file,  # type: ignore[arg-type]  # the tracer writes to open files too
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
@@ -102,6 +102,11 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
     except Exception as error:  # exporters fail with any type of error
         raise RunError(f"the model cannot be written as a training graph ({_first_line(error)})") from error
     graph = onnx.load_from_string(file.getvalue())
+    state = model.state_dict()
+    for array in graph.graph.initializer:
+        if array.name in state:  # the exporter's own run has moved the running statistics
+            value = np.asarray(state[array.name].detach().numpy())
+            array.CopyFrom(numpy_helper.from_array(value, array.name))
     helper.set_model_props(graph, _training_metadata(model, {i.name for i in graph.graph.initializer}))
     return graph
 

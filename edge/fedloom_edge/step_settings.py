@@ -96,8 +96,9 @@ class StepSignature:
         try:
             content: dict[str, Any] = json.loads(metadata[METADATA])
             content["settings"] = StepSettings(**content["settings"])
-            values = {f.name: content[f.name] for f in fields(cls)}
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            values: dict[str, Any] = {f.name: content[f.name] for f in fields(cls)}
+            values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+            return cls(**values)
         except (KeyError, TypeError, ValueError, InputError) as error:
             raise RunError(f"the graph is no train step of fedloom ({error}); export it again") from error
 

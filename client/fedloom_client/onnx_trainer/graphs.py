@@ -63,7 +63,8 @@ class TaskGraphs:
     @property
     def statistics(self) -> frozenset[str]:
         """Arrays that are measured and not trained: batch norm's running mean and variance."""
-        return self._trainer.statistics
+        names: frozenset[str] = self._trainer.statistics
+        return names
 
     @cached_property
     def tied(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ dilation d, pads p.
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from fedloom_edge.autodiff.elementwise import _only
 from fedloom_edge.autodiff.rules import Gradients, Tape, rule
@@ -97,7 +98,8 @@ def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     kernel = g.values[w].typical[2:]
     move = _transposed_window(node, g, kernel)
     group = int(node.attributes.get("group", 1))
-    shared = {"strides": list(move.strides), "dilations": list(move.dilations), "group": group}
+    moves = {"strides": list(move.strides), "dilations": list(move.dilations)}
+    shared: dict[str, Any] = moves | {"group": group}
     into: list[str | None] = [None, None, None]
     if g.wanted(x):
         padded = _padded(d, move, g)

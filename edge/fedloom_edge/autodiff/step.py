@@ -63,7 +63,7 @@ def build_train_step(
     Args:
         model: an inference or training graph from any exporter; it stays as it is.
         settings: loss, optimiser, bounds.
-        trainable: `all`, `last:N`, `biases`, `batch-norm`, or names or patterns.
+        trainable: `all`, `last:N`, `biases`, `batch-norm`, `lora`, or names or patterns (see `select`).
         batch: the usual batch size; forms are chosen for it, and other sizes work.
 
     Raises:

@@ -11,8 +11,12 @@ from fedloom_edge.errors import InputError
 
 PARAMETERS = "fedloom.parameters"
 """Metadata key: the names that the exporter knows as trainable, as a JSON list."""
-_BIAS_SLOT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "BatchNormalization": 2, "LayerNormalization": 2,
-              "InstanceNormalization": 2, "GRU": 3, "LSTM": 3, "RNN": 3}  # fmt: skip
+LORA = "fedloom.lora"
+"""Metadata key: the names of the adapters that `add_lora` made, as a JSON list."""
+_BIAS_SLOT = {
+    "Conv": 2, "ConvTranspose": 2, "Gemm": 2, "BatchNormalization": 2, "LayerNormalization": 2,
+    "InstanceNormalization": 2, "GRU": 3, "LSTM": 3, "RNN": 3,
+}  # fmt: skip
 
 
 def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
@@ -21,7 +25,8 @@ def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
     Args:
         forward: the graph.
         trainable: `all`; `last:N`, the N layers nearest to the output; `biases`; `batch-norm`, its scales
-            and biases; or names or patterns (`encoder.*`), one or a sequence of them.
+            and biases; `lora`, the adapters of `add_lora`; or names or patterns (`encoder.*`), one or
+            a sequence of them.
 
     Raises:
         InputError: nothing matches, an array is no float32, or a running statistic is named.
@@ -34,6 +39,9 @@ def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
             return _some(forward, everything, biases(forward), trainable)
         if trainable == "batch-norm":
             return _some(forward, everything, _batch_norm(forward), trainable)
+        if trainable == "lora":
+            adapters = set(json.loads(forward.metadata.get(LORA, "[]")))
+            return _some(forward, everything, adapters, trainable)
         if trainable.startswith("last:"):
             return _last(forward, everything, trainable)
         trainable = [trainable]
@@ -42,8 +50,8 @@ def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
         found = {name for name in forward.arrays if fnmatchcase(name, pattern)}
         if not found:
             raise InputError(
-                f"trainable {pattern!r} matches no array; give all, last:N, biases, batch-norm, or names or "
-                f"patterns of the model's {len(everything)} arrays, for example {everything[-1]}"
+                f"trainable {pattern!r} matches no array; give all, last:N, biases, batch-norm, lora, or names "
+                f"or patterns of the model's {len(everything)} arrays, for example {everything[-1]}"
             )
         exact = pattern in forward.arrays
         chosen |= {name for name in found if exact or name in everything}

@@ -30,7 +30,8 @@ def normal(seed, shape, low=None):
 UNARY = {
     "Neg": torch.neg, "Abs": torch.abs, "Identity": lambda x: x * 1, "Exp": torch.exp, "Sin": torch.sin,
     "Cos": torch.cos, "Erf": torch.erf, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid, "Relu": torch.relu,
-    "Softplus": functional.softplus, "Softsign": functional.softsign, "HardSwish": functional.hardswish, "Mish": functional.mish,
+    "Softplus": functional.softplus, "Softsign": functional.softsign, "HardSwish": functional.hardswish,
+    "Mish": functional.mish,
     "Gelu": functional.gelu, "Elu": functional.elu, "Selu": functional.selu, "Celu": functional.celu,
     "LeakyRelu": functional.leaky_relu, "HardSigmoid": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),
     "ThresholdedRelu": lambda x: functional.threshold(x, 1.0, 0.0),

@@ -92,7 +92,8 @@ def test_instance_and_batch_norm(agree, shape, seed):
     )
     running = {"mean": np.full(channels, 0.1, np.float32), "variance": np.full(channels, 2.0, np.float32)}
     mean, variance = (torch.from_numpy(a) for a in running.values())
-    agree(lambda x, s, b: functional.batch_norm(x, None, None, s, b, True, eps=1e-3), "BatchNormalization", feeds, running,
+    agree(lambda x, s, b: functional.batch_norm(x, None, None, s, b, True, eps=1e-3),
+          "BatchNormalization", feeds, running,
           epsilon=1e-3)  # fmt: skip
-    agree(lambda x, s, b: functional.batch_norm(x, mean, variance, s, b, False, eps=1e-3), "BatchNormalization", feeds,
-          running, settings=StepSettings(batch_statistics=False), epsilon=1e-3)  # fmt: skip
+    agree(lambda x, s, b: functional.batch_norm(x, mean, variance, s, b, False, eps=1e-3),
+          "BatchNormalization", feeds, running, settings=StepSettings(batch_statistics=False), epsilon=1e-3)  # fmt: skip

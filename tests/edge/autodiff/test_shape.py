@@ -105,7 +105,8 @@ def test_resize(agree, mode, size):
     kind = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}[mode]
     corners = {} if mode == "nearest" else {"align_corners": False}
     coordinates = "asymmetric" if mode == "nearest" else "half_pixel"
-    agree(lambda x: functional.interpolate(x, size, mode=mode, **corners), "Resize", {"x": normal(0, (2, 3, 4, 5))},
+    agree(lambda x: functional.interpolate(x, size, mode=mode, **corners), "Resize",
+          {"x": normal(0, (2, 3, 4, 5))},
           {"roi": None, "scales": None, "sizes": ints(2, 3, *size)}, mode=kind,
           coordinate_transformation_mode=coordinates, nearest_mode="floor", cubic_coeff_a=-0.75)  # fmt: skip
 
