@@ -50,7 +50,7 @@ def select(forward: Forward, trainable: str | Sequence[str]) -> tuple[str, ...]:
         found = {name for name in forward.arrays if fnmatchcase(name, pattern)}
         if not found:
             raise InputError(
-                f"trainable {pattern!r} matches no array; give all, last:N, biases, batch-norm, lora, or names "
+                f"trainable {pattern!r} matches no array; give all, last:N, biases, batch-norm, lora, names "
                 f"or patterns of the model's {len(everything)} arrays, for example {everything[-1]}"
             )
         exact = pattern in forward.arrays

@@ -96,4 +96,5 @@ def test_instance_and_batch_norm(agree, shape, seed):
           "BatchNormalization", feeds, running,
           epsilon=1e-3)  # fmt: skip
     agree(lambda x, s, b: functional.batch_norm(x, mean, variance, s, b, False, eps=1e-3),
-          "BatchNormalization", feeds, running, settings=StepSettings(batch_statistics=False), epsilon=1e-3)  # fmt: skip
+          "BatchNormalization", feeds, running,
+          settings=StepSettings(batch_statistics=False), epsilon=1e-3)  # fmt: skip
