@@ -205,6 +205,8 @@ def open_session(graph: Path | bytes, *, batch: int = 0, threads: int = 1) -> An
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Planning one block for a whole step ahead takes up to 57 MB more (MobileNetV2) and saves 3 µs a step.
+    options.enable_mem_pattern = False
     # Momentum that fades out becomes denormal, and arithmetic on denormals is many times slower.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if batch:

@@ -6,6 +6,7 @@ dilation d, pads p.
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +194,7 @@ def _depthwise_kernel(x: str, d: str, move: Window, result: tuple[int, ...], g: 
 def _shifted_kernel(x: str, d: str, move: Window, channels: int, result: tuple[int, ...], g: Tape) -> str:
     """D (M, N ...) times the shifted X (k C, N ...), transposed: (M, k C)."""
     spatial = range(2, 2 + len(move.kernel))
-    parts = _shifts(g.transpose(x, 1, 0, *spatial), move, result[1:], g)
+    parts = list(_shifts(g.transpose(x, 1, 0, *spatial), move, result[1:], g))
     rows = g.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
     rows = g.op("Flatten", rows, axis=1)
     left = g.op("Flatten", g.transpose(d, 1, 0, *spatial), axis=1)
@@ -202,27 +203,27 @@ def _shifted_kernel(x: str, d: str, move: Window, channels: int, result: tuple[i
     return g.op("Reshape", split, g.ints(result[0], channels, *move.kernel))
 
 
-def _shifts(x: str, move: Window, results: tuple[int, ...], g: Tape) -> list[str]:
+def _shifts(x: str, move: Window, results: tuple[int, ...], g: Tape) -> Iterator[str]:
     """For each element of the kernel the part of X that lies under it; `results` is D's spatial shape."""
     rank = len(move.kernel)
     axes = list(range(2, 2 + rank))
     x = _padded(x, move, g)
     if math.prod(move.kernel) == 1 and set(move.strides) == {1}:
-        return [x]
+        yield x
+        return
     if rank == 2 and move.strides[0] == move.strides[1] > 1:
-        return _shifts_of_phases(x, move, results, g)
-    parts = []
+        yield from _shifts_of_phases(x, move, results, g)
+        return
     for offset in itertools.product(*map(range, move.kernel)):
         starts = [o * e for o, e in zip(offset, move.dilations, strict=True)]
         # An end counted from the end: all of it lies inside after padding.
         beyond = [(k - 1) * e - s for k, e, s in zip(move.kernel, move.dilations, starts, strict=True)]
         ends = [-b if b else 1 << 62 for b in beyond]
         bounds = (g.ints(*values) for values in (starts, ends, axes, move.strides))
-        parts.append(g.op("Slice", x, *bounds))
-    return parts
+        yield g.op("Slice", x, *bounds)
 
 
-def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -> list[str]:
+def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -> Iterator[str]:
     """The same of padded X with equal strides: X is cut into its phases once, and parts of these are dense.
 
     A dense slice takes a fifth of the time of a strided one.
@@ -236,14 +237,12 @@ def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -
     phases = g.ops(
         "Split", g.op("SpaceToDepth", x, blocksize=stride), outputs=stride**2, axis=1, num_outputs=stride**2
     )
-    parts = []
     for offset in itertools.product(*map(range, move.kernel)):
         starts = [o * e for o, e in zip(offset, move.dilations, strict=True)]
         phase = phases[starts[0] % stride * stride + starts[1] % stride]
         first = [s // stride for s in starts]
         last = [f + o for f, o in zip(first, results, strict=True)]
-        parts.append(g.op("Slice", phase, g.ints(*first), g.ints(*last), g.ints(2, 3)))
-    return parts
+        yield g.op("Slice", phase, g.ints(*first), g.ints(*last), g.ints(2, 3))
 
 
 def _correlated_kernel(x: str, d: str, move: Window, group: int, sizes: tuple[int, ...], g: Tape) -> str:
