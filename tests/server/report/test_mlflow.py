@@ -7,7 +7,8 @@ import pytest
 from fedloom_edge.cli import main
 
 
-def test_a_run_in_mlflow_is_the_run(make_run, tmp_path, capsys):
+def test_a_run_in_mlflow_is_the_run(make_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a database keeps its artifacts in ./mlruns
     mlflow = pytest.importorskip("mlflow", reason="needs pip install 'fedloom[mlflow]'")
     store = make_run(tmp_path / "run", rounds=4, training={"training.lr": 0.1})
     (store.folder / "result.json").write_text("{}")
