@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fedloom_edge.errors import InputError
+
 _CALIBRATION_SAMPLES = 256
 
 
@@ -43,6 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     artefact = Artefact(arguments.artefact)
     check(artefact)
     manifest = artefact.manifest
+    if manifest.kind == "quantised":
+        raise InputError(
+            f"{artefact.path} was trained with the rounding of its int8 model, whose ranges must stay; "
+            "export it again with --train int8 to calibrate it anew"
+        )
     samples, _ = read_data(arguments.data, manifest, arguments.target)
     order = generator(arguments.seed, "calibration").permutation(len(samples))
     cut = min(_CALIBRATION_SAMPLES, max(len(order) // 2, 1))

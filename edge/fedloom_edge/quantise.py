@@ -31,6 +31,13 @@ def quantise(model: bytes, samples: NDArray[Any], keep: tuple[str, ...] = ()) ->
     Raises:
         InputError: nothing in the model can be quantised.
     """
+    return bytes(fold_and_quantise(model, samples, keep)[1].SerializeToString())
+
+
+def fold_and_quantise(
+    model: bytes, samples: NDArray[Any], keep: tuple[str, ...] = ()
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The float model with batch norm folded into convolutions, and its int8 form; see `quantise`."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -39,18 +46,17 @@ def quantise(model: bytes, samples: NDArray[Any], keep: tuple[str, ...] = ()) ->
         given.write_bytes(model)
         # onnxruntime's own passes fold batch norm into convolutions, which rounding needs.
         quant_pre_process(given, plain, skip_symbolic_shape=True)
-        graph = onnx.load(plain).graph
+        folded = onnx.load(plain)
         try:
             quantize_static(
                 plain,
                 result,
-                _Reader(graph.input[0].name, samples),
+                _Reader(folded.graph.input[0].name, samples),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=_floating(graph, keep),
-                extra_options={"ForceQuantizeNoInputCheck": False},
+                nodes_to_exclude=_floating(folded.graph, keep),
             )
         except Exception as error:  # the library raises each of its own
             raise InputError(
@@ -59,9 +65,22 @@ def quantise(model: bytes, samples: NDArray[Any], keep: tuple[str, ...] = ()) ->
         made = onnx.load(result)
     if not any(node.op_type == "QuantizeLinear" for node in made.graph.node):
         raise InputError("nothing in the model before its trained arrays can be quantised; serve it in float")
+    _answer_in_float(made.graph)
     for initialiser in made.graph.initializer:  # as raw bytes, which a device can replace
         initialiser.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(initialiser), initialiser.name))
-    return bytes(made.SerializeToString())
+    return folded, made
+
+
+def _answer_in_float(graph: onnx.GraphProto) -> None:
+    """Take the rounding off the model's output: it saves nothing, and training may outgrow its range."""
+    makers = {node.output[0]: node for node in graph.node}
+    last = makers[graph.output[0].name]
+    rounding = makers.get(last.input[0]) if last.op_type == "DequantizeLinear" else None
+    if rounding is None or rounding.op_type != "QuantizeLinear":
+        return
+    makers[rounding.input[0]].output[0] = last.output[0]
+    graph.node.remove(last)
+    graph.node.remove(rounding)
 
 
 def _floating(graph: onnx.GraphProto, keep: tuple[str, ...]) -> list[str]:

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train",
         default="last:1",
         metavar="WHAT",
-        help="what the device trains: all, last:N layers, biases, batch-norm, or a pattern of names",
+        help="what the device trains: all, last:N layers, biases, batch-norm, a pattern of names, "
+        "or int8: all, with the rounding of int8",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of a fresh model and of the samples that are used"
@@ -118,7 +119,7 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
     """
     from fedloom_client.onnx_trainer.trainer import step_settings
     from fedloom_client.torch_trainer import TorchTrainer
-    from fedloom_edge.artefact.build import build_graphs, embed
+    from fedloom_edge.artefact.build import build_aware, build_graphs, embed
     from fedloom_edge.artefact.serving import choose, measure
     from fedloom_edge.export import training_graph
     from fedloom_server.results import versions
@@ -129,20 +130,22 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
     embed(model, source.arrays)
     training = task.training
     settings = step_settings(task.loss, training, proximal=False, alone=False)
-    graphs = build_graphs(model, settings, trainable, training.batch_size)
+    if trainable == "int8":
+        ranges, _ = _samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
+        graphs, arrays = build_aware(model, settings, ranges, training.batch_size)
+    else:
+        graphs = build_graphs(model, settings, trainable, training.batch_size)
+        arrays = {n: a for n, a in source.arrays.items() if n in graphs.parameters or graphs.kind == "full"}
     expected = trainer.outputs(source.arrays, x[:_PARITY_SAMPLES])
     difference = _parity(graphs.files[INFER], x[:_PARITY_SAMPLES], expected)
     models = {INFER: graphs.files[INFER]}
     measured: dict[str, Any] = {"torch_difference": difference}
     try:
-        models[INT8] = _int8(
-            source, graphs.files[INFER], graphs.parameters if graphs.kind == "head" else (), seed
-        )
+        models[INT8] = graphs.files.get(INT8) or _int8(source, graphs, seed)
     except InputError as error:
         measured["int8"] = str(error)
     figures = measure(models, task.loss, x, y)
     serve, why = choose(figures)
-    arrays = {n: a for n, a in source.arrays.items() if n in graphs.parameters or graphs.kind == "full"}
     manifest = Manifest(
         name=task.name,
         loss=task.loss,
@@ -155,6 +158,7 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
         parameters=graphs.parameters,
         training=asdict(training),
         serve=serve,
+        rounded=graphs.rounded,
         measured=measured | figures | {"serve": why, "test_samples": len(x)},
         versions=versions(),
         provenance=source.provenance | {"arrays_sha256": arrays_sha256(source.arrays)},
@@ -181,11 +185,11 @@ def _parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
         return check_onnx(path, x, expected)
 
 
-def _int8(source: Source, model: bytes, keep: tuple[str, ...], seed: int) -> bytes:
+def _int8(source: Source, graphs: Any, seed: int) -> bytes:
     from fedloom_edge.quantise import quantise
 
     x, _ = _samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
-    return quantise(model, x, keep)
+    return quantise(graphs.files[INFER], x, graphs.parameters if graphs.kind == "head" else ())
 
 
 def _packed(arrays: Arrays) -> bytes:

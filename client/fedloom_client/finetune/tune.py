@@ -20,6 +20,7 @@ from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.check import FEATURES
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest
 from fedloom_edge.artefact.patch import patch
+from fedloom_edge.artefact.rounding import round_into
 from fedloom_edge.artefact.serving import predict
 from fedloom_edge.artefact.storage import Artefact, write_artefact
 from fedloom_edge.errors import TrainingError
@@ -99,7 +100,8 @@ def write_tuned(
 ) -> Manifest:
     """Write the artefact with trained arrays in its models, ready to serve and to be trained on.
 
-    A model whose trained part is not in its int8 form loses that form: it is served in float.
+    If everything was trained in float, the int8 model is left out, and float is served: only where onnx is
+    installed can it be made anew (`fedloom edge quantize`).
     """
     manifest = artefact.manifest
     trained = {name: arrays[name] for name in arrays}
@@ -108,6 +110,8 @@ def write_tuned(
     files[INFER] = patch(files[INFER], trained)
     if INT8 in files and manifest.kind == "head":
         files[INT8] = patch(files[INT8], trained)
+    elif manifest.kind == "quantised":
+        files[INT8] = round_into(files[INT8], arrays, manifest.rounded)
     elif INT8 in files:
         del files[INT8]
         serve = INFER

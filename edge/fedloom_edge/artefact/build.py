@@ -1,7 +1,7 @@
 """Makes an artefact's graphs of a training graph: inference, train step and evaluation. Needs onnx."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.artefact.aware import aware
 from fedloom_edge.artefact.check import FEATURES
-from fedloom_edge.artefact.manifest import EVALUATE, INFER, TRAIN, Kind
+from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, TRAIN, Kind
+from fedloom_edge.artefact.rounding import Rounded, round_into
 from fedloom_edge.autodiff.forward import Forward, read_forward
 from fedloom_edge.autodiff.step import build_evaluation, build_train_step
 from fedloom_edge.autodiff.trainable import select
 from fedloom_edge.errors import InputError
+from fedloom_edge.quantise import fold_and_quantise
 from fedloom_edge.step_settings import StepSettings, StepSignature
 
 
@@ -24,13 +28,15 @@ class Graphs:
 
     Attributes:
         files: name -> content.
-        kind: whether the train step takes features or inputs.
+        kind: whether the train step takes features or inputs, and whether it rounds.
         parameters: names of what is trained.
+        rounded: where those are in the int8 model that the step trains.
     """
 
     files: dict[str, bytes]
     kind: Kind
     parameters: tuple[str, ...]
+    rounded: dict[str, Rounded] = field(default_factory=dict)
 
 
 def build_graphs(
@@ -63,6 +69,36 @@ def build_graphs(
         EVALUATE: build_evaluation(tail).SerializeToString(),
     }
     return Graphs(files, "full" if features is None else "head", signature.parameters)
+
+
+def build_aware(
+    model: onnx.ModelProto, settings: StepSettings, samples: NDArray[Any], batch: int
+) -> tuple[Graphs, Arrays]:
+    """Graphs of a model that is trained with the rounding of its int8 form, and the arrays it starts from.
+
+    Batch norm is folded into convolutions first, and dropout is off: what is trained is what is served.
+
+    Args:
+        model: as `training_graph` made it.
+        settings: loss, optimiser, bounds.
+        samples: real inputs (N, ...) that activations' ranges are taken from.
+        batch: the usual batch size.
+
+    Raises:
+        InputError: the model cannot be quantised, or not be trained in that form.
+    """
+    folded, small = fold_and_quantise(inference(model, None).SerializeToString(), samples)
+    training, places = aware(folded, small)
+    step = build_train_step(training, settings, batch=batch)
+    signature = StepSignature.from_metadata({p.key: p.value for p in step.metadata_props})
+    arrays = {i.name: numpy_helper.to_array(i) for i in folded.graph.initializer if i.name in places}
+    files = {
+        INFER: folded.SerializeToString(),
+        INT8: round_into(small.SerializeToString(), arrays, places),
+        TRAIN: step.SerializeToString(),
+        EVALUATE: build_evaluation(training).SerializeToString(),
+    }
+    return Graphs(files, "quantised", signature.parameters, places), arrays
 
 
 def embed(model: onnx.ModelProto, arrays: Mapping[str, NDArray[Any]]) -> None:

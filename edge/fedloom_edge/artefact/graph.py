@@ -41,14 +41,12 @@ class Contents:
         operators: types that occur.
         opset: version of the standard operators.
         stored: initialisers of the main graph by name.
-        quantised_ranges: dequantised initialiser -> (scale, zero point), names of the initialisers.
     """
 
     nodes: int = 0
     operators: set[str] = field(default_factory=set)
     opset: int = 0
     stored: dict[str, Stored] = field(default_factory=dict)
-    quantised_ranges: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def inspect(content: bytes | bytearray, name: str) -> Contents:
@@ -115,11 +113,9 @@ class _Walk:
         self._found.nodes += 1
         if self._found.nodes > MOST_NODES:
             raise DataError(f"it has more than {MOST_NODES} nodes")
-        kind, domain, inputs = "", "", []
+        kind, domain = "", ""
         for number, value in fields(message):
             match number:
-                case 1:
-                    inputs.append(_text(value))
                 case 4:
                     kind = _text(value)
                 case 5:
@@ -131,8 +127,6 @@ class _Walk:
         if kind in _REFUSED:
             raise DataError(f"operator {kind} {_REFUSED[kind]}")
         self._found.operators.add(kind)
-        if kind == "DequantizeLinear" and len(inputs) == 3:
-            self._found.quantised_ranges[inputs[0]] = (inputs[1], inputs[2])
 
     def _attribute(self, message: memoryview, depth: int) -> None:
         for number, value in fields(message):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from fedloom_edge.artefact.rounding import Rounded
 from fedloom_edge.errors import DataError
 
 FORMAT = 1
@@ -60,6 +61,7 @@ class Manifest:
         training: settings of training by default.
         serve: the file that answers fastest within half a point of the best accuracy: infer.onnx or
             infer.int8.onnx.
+        rounded: of kind `quantised`: where each trained array is in infer.int8.onnx.
         measured: accuracy, latency and sizes at export.
         versions: of what made it.
         provenance: the run or task it came from.
@@ -77,6 +79,7 @@ class Manifest:
     parameters: tuple[str, ...]
     training: Mapping[str, Any]
     serve: str
+    rounded: Mapping[str, Rounded] = field(default_factory=dict[str, Rounded])
     measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -109,6 +112,7 @@ def read_manifest(text: str | bytes) -> Manifest:
             parameters=tuple(map(_text, content["parameters"])),
             training=dict(content["training"]),
             serve=content["serve"],
+            rounded={_text(n): Rounded(**p) for n, p in content["rounded"].items()},
             measured=dict(content["measured"]),
             versions=dict(content["versions"]),
             provenance=dict(content["provenance"]),
