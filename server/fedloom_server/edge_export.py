@@ -126,7 +126,10 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
 
     task, trainer = source.task, TorchTrainer(source.task)
     x, y = _samples(source, source.data.test, _TEST_SAMPLES, seed)
-    model = training_graph(trainer.module(source.arrays), x[:1])
+    module = trainer.module(source.arrays)
+    if trainable != "all":  # what is named is trained, even if the task keeps it frozen
+        module.requires_grad_(True)
+    model = training_graph(module, x[:1])
     embed(model, source.arrays)
     training = task.training
     settings = step_settings(task.loss, training, proximal=False, alone=False)
@@ -135,7 +138,7 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
         graphs, arrays = build_aware(model, settings, ranges, training.batch_size)
     else:
         graphs = build_graphs(model, settings, trainable, training.batch_size)
-        arrays = {n: a for n, a in source.arrays.items() if n in graphs.parameters or graphs.kind == "full"}
+        arrays = {n: a for n, a in source.arrays.items() if n in graphs.arrays}
     expected = trainer.outputs(source.arrays, x[:_PARITY_SAMPLES])
     difference = _parity(graphs.files[INFER], x[:_PARITY_SAMPLES], expected)
     models = {INFER: graphs.files[INFER]}
@@ -186,10 +189,16 @@ def _parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def _int8(source: Source, graphs: Any, seed: int) -> bytes:
+    from fedloom_edge.artefact.graph import inspect
     from fedloom_edge.quantise import quantise
 
     x, _ = _samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
-    return quantise(graphs.files[INFER], x, graphs.parameters if graphs.kind == "head" else ())
+    if graphs.kind != "head":
+        return quantise(graphs.files[INFER], x)
+    small = quantise(graphs.files[INFER], x, graphs.parameters)
+    if not graphs.arrays & {*source.arrays} <= set(inspect(small, INT8).stored):
+        raise InputError("batch norm is folded into what is trained; train a last layer without it, or int8")
+    return small
 
 
 def _packed(arrays: Arrays) -> bytes:

@@ -30,12 +30,15 @@ class Graphs:
         files: name -> content.
         kind: whether the train step takes features or inputs, and whether it rounds.
         parameters: names of what is trained.
+        arrays: names of what the step and the evaluation take: those, running statistics, and in a full step
+            everything.
         rounded: where those are in the int8 model that the step trains.
     """
 
     files: dict[str, bytes]
     kind: Kind
     parameters: tuple[str, ...]
+    arrays: frozenset[str]
     rounded: dict[str, Rounded] = field(default_factory=dict)
 
 
@@ -63,12 +66,14 @@ def build_graphs(
     tail = model if features is None else after(model, forward, features)
     step = build_train_step(tail, settings, trainable=names, batch=batch)
     signature = StepSignature.from_metadata({p.key: p.value for p in step.metadata_props})
+    evaluation = build_evaluation(tail)
+    taken = frozenset(i.name for i in evaluation.graph.input) | {*signature.parameters, *signature.statistics}
     files = {
         INFER: inference(model, features).SerializeToString(),
         TRAIN: step.SerializeToString(),
-        EVALUATE: build_evaluation(tail).SerializeToString(),
+        EVALUATE: evaluation.SerializeToString(),
     }
-    return Graphs(files, "full" if features is None else "head", signature.parameters)
+    return Graphs(files, "full" if features is None else "head", signature.parameters, taken)
 
 
 def build_aware(
@@ -98,7 +103,7 @@ def build_aware(
         TRAIN: step.SerializeToString(),
         EVALUATE: build_evaluation(training).SerializeToString(),
     }
-    return Graphs(files, "quantised", signature.parameters, places), arrays
+    return Graphs(files, "quantised", signature.parameters, frozenset(arrays), places), arrays
 
 
 def embed(model: onnx.ModelProto, arrays: Mapping[str, NDArray[Any]]) -> None:
