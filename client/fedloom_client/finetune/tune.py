@@ -21,7 +21,7 @@ from fedloom_edge.artefact.check import FEATURES
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest
 from fedloom_edge.artefact.patch import patch
 from fedloom_edge.artefact.rounding import round_into
-from fedloom_edge.artefact.serving import predict
+from fedloom_edge.artefact.serving import backbone, predict
 from fedloom_edge.artefact.storage import Artefact, write_artefact
 from fedloom_edge.errors import TrainingError
 from fedloom_edge.measures import standard_metric
@@ -110,8 +110,10 @@ def write_tuned(
     files[INFER] = patch(files[INFER], trained)
     if INT8 in files and manifest.kind == "head":
         files[INT8] = patch(files[INT8], trained)
+        serve = backbone(manifest)
     elif manifest.kind == "quantised":
         files[INT8] = round_into(files[INT8], arrays, manifest.rounded)
+        serve = backbone(manifest)
     elif INT8 in files:
         del files[INT8]
         serve = INFER
@@ -131,8 +133,9 @@ def served_metric(artefact: Artefact, samples: Samples) -> float:
 
 
 def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str], None]) -> Shard:
-    """The shard with the features of the model that the artefact serves."""
-    session = open_session(artefact.read(artefact.manifest.serve))
+    """The shard with the features of the model that the head will be served on."""
+    file = backbone(artefact.manifest)
+    session = open_session(artefact.read(file))
     dtype = artefact.manifest.input.dtype
 
     def compute(x: NDArray[Any]) -> NDArray[Any]:
@@ -146,7 +149,7 @@ def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str
             continue
         features = Features(samples, compute, cache.folder, room)
         room -= features.bytes
-        say(f"features of {len(samples)} {name} samples by {artefact.manifest.serve}: {features.cached} kept")
+        say(f"features of {len(samples)} {name} samples by {file}: {features.cached} kept")
         parts.append(features)
     return Shard(*parts)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_edge.artefact.manifest import INFER, INT8
+from fedloom_edge.artefact.manifest import INFER, INT8, Manifest
 from fedloom_edge.measures import standard_metric
 from fedloom_edge.train_step import open_session
 
@@ -72,6 +72,18 @@ def choose(measured: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
     if small["p50_ms"] > plain["p50_ms"]:
         return INFER, "int8 is slower here"
     return INT8, "int8 is as good and faster"
+
+
+def backbone(manifest: Manifest) -> str:
+    """The file whose features a head is trained on, and that serves after training.
+
+    int8 where it was as fast, whatever it lost before: training makes up for what rounding changes.
+    """
+    plain, small = (manifest.measured.get(name) for name in (INFER, INT8))
+    if INT8 not in manifest.files or not isinstance(plain, dict) or not isinstance(small, dict):
+        return manifest.serve
+    faster = float(small.get("p50_ms", 0)) <= float(plain.get("p50_ms", 0))
+    return INT8 if faster else INFER
 
 
 def table(measured: Mapping[str, Mapping[str, float]]) -> str:

@@ -236,3 +236,21 @@ def test_csv_with_class_names(tmp_path, capsys):
     assert now > max(before, 0.85)
     manifest = json.loads((artefact / "manifest.json").read_text())
     assert manifest["preprocess"]["kind"] == "standardize"
+
+
+@pytest.mark.parametrize(("int8_ms", "expected"), [(0.5, INT8), (1.5, INFER)])
+def test_a_head_is_trained_and_served_on_the_backbone_that_is_faster(
+    digits, data, tmp_path, capsys, int8_ms, expected
+):
+    start = Artefact(digits / "head")
+    manifest = json.loads((digits / "head" / "manifest.json").read_text())
+    manifest["measured"][INFER]["p50_ms"], manifest["measured"][INT8]["p50_ms"] = 1, int8_ms
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in start.manifest.files:
+        (copy / name).write_bytes(start.read(name))
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert tune(copy, data, tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    assert f"training samples by {expected}" in out
+    assert Artefact(tmp_path / "out").manifest.serve == expected
