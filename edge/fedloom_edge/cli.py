@@ -31,6 +31,7 @@ class Command:
 
 COMMANDS = {
     "simulate": Command("fedloom_simulations.simulate", "simulation", "run a federation on this machine"),
+    "resume": Command("fedloom_server.resume", "server", "go on with a run after a crash or a stop"),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),
 }

@@ -84,10 +84,19 @@ class OrderedGrid(GridWrapper):
     def __init__(self, inner: Grid, members: Sequence[Member]) -> None:
         super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
+        self._left_out: set[int] = set()
+
+    def leave_out(self, clients: Iterable[int]) -> None:
+        """Hide these clients, and no others, from whoever asks for nodes."""
+        self._left_out = set(clients)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Node ids in the order of their shards."""
-        return list(self.clients)
+        """Node ids in the order of their shards, without those left out."""
+        return [node for node, client in self.clients.items() if client not in self._left_out]
+
+    def node_of(self, client: int) -> int:
+        """The node that has a client's shard."""
+        return next(node for node, other in self.clients.items() if other == client)
 
     def client_of(self, node_id: int) -> int:
         """Index of a node's shard."""
