@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench pictures clean protos
 
 demo: $(INSTALLED)  ## ten clients learn handwritten digits together
 	$(BIN)/fedloom simulate digits --clients 10 --rounds 15 --seed 1 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -19,8 +19,14 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+protos: $(INSTALLED)  ## the generated code beside each .proto; a test holds that it is fresh
+	cd protos && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. fedloom_protos/v1/link.proto
+
 bench: $(INSTALLED)  ## the benchmarks of docs/benchmarks.md that take minutes
 	$(BIN)/python -m fedloom_simulations.benchmarks.central
+
+pictures: $(INSTALLED)  ## the README's picture of the dashboard, from a real run
+	FEDLOOM_PICTURES=docs/img $(BIN)/pytest -q tests/server/dashboard/test_browser.py -k picture
 
 clean:
 	rm -rf $(VENV)

@@ -29,6 +29,12 @@ def test_a_device_loads_neither_torch_nor_flower(statement):
     assert not loaded_after(statement) & set(HEAVY)
 
 
+def test_a_device_trains_without_torch_and_onnx():
+    loaded = loaded_after("import fedloom_edge.train_step, fedloom_client.onnx_trainer")
+    assert "onnxruntime" in loaded
+    assert not loaded & set(HEAVY) - {"onnxruntime"}
+
+
 def test_help_imports_nothing_heavy():
     help_text = "from fedloom_edge.cli import main; main(['--help'])"
     assert not loaded_after(help_text) & {*HEAVY, "numpy"}

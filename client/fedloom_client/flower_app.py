@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -9,13 +10,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedloom_client.preprocess import prepare
-from fedloom_client.samples import Shard
+from fedloom_client.node import Node
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Assignment, Trainer
 from fedloom_client.training import Training
-from fedloom_edge.arrays import Arrays, arrays_sha256
+from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
 
 CLIENT_FAILED = 1
@@ -36,7 +36,7 @@ def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> Clien
     return app
 
 
-Handler = Callable[["Node", Message], RecordDict]
+Handler = Callable[["_Member", Message], RecordDict]
 
 
 def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context], Message]:
@@ -44,7 +44,7 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
 
     def answer(message: Message, context: Context) -> Message:
         try:
-            content = handle(_node(recipe, int(context.node_config["partition-id"])), message)
+            content = handle(_member(recipe, int(context.node_config["partition-id"])), message)
             _name_round(message, content)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
@@ -55,34 +55,18 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
     return answer
 
 
-class Node:
-    """One client: its shard, made ready once, and its trainer."""
+@dataclass(frozen=True)
+class _Member:
+    """A node and the index of its shard."""
 
-    def __init__(self, recipe: ShardRecipe, partition: int) -> None:
-        shards = recipe.open()
-        self.task = shards.task
-        self.partition = partition
-        self.raw = shards[partition]
-        self.trainer = _trainer(recipe)
-        self._ready: tuple[str, Shard] | None = None
-
-    def shard(self, constants: Arrays) -> Shard:
-        """The shard with preprocessing applied, kept until the constants change."""
-        if self.task.preprocess is None:
-            return self.raw
-        key = arrays_sha256(constants)
-        if self._ready is None or self._ready[0] != key:
-            parts = (
-                prepare(part, self.task.preprocess, constants)
-                for part in (self.raw.train, self.raw.validation)
-            )
-            self._ready = (key, Shard(*parts))
-        return self._ready[1]
+    partition: int
+    node: Node
 
 
 @lru_cache(maxsize=1024)
-def _node(recipe: ShardRecipe, partition: int) -> Node:
-    return Node(recipe, partition)
+def _member(recipe: ShardRecipe, partition: int) -> _Member:
+    shards = recipe.open()
+    return _Member(partition, Node(shards.task, shards[partition], _trainer(recipe)))
 
 
 @lru_cache(maxsize=4)
@@ -92,27 +76,25 @@ def _trainer(recipe: ShardRecipe) -> Trainer:
     return TorchTrainer(recipe.open().task)
 
 
-def _describe(node: Node, message: Message) -> RecordDict:
-    preprocess = node.task.preprocess
-    summary = {} if preprocess is None else preprocess.summarise(node.raw.train)
+def _describe(member: _Member, message: Message) -> RecordDict:
+    described = member.node.describe()
     facts: dict[str, Any] = {
-        "partition-id": node.partition,
-        "num-examples": len(node.raw.train),
-        "validation-examples": len(node.raw.validation),
+        "partition-id": member.partition,
+        "num-examples": described.examples,
+        "validation-examples": described.validation,
     }
-    return RecordDict({"summary": to_record(summary), "metrics": MetricRecord(facts)})
+    return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
 
 
-def _train(node: Node, message: Message) -> RecordDict:
+def _train(member: _Member, message: Message) -> RecordDict:
     began = time.perf_counter()
     config = message.content.config_records["config"]
     assignment = Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), node.partition),
+        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
-    shard = node.shard(_constants(message))
-    update = node.trainer.fit(from_record(message.content.array_records["arrays"]), shard, assignment)
+    update = member.node.train(_arrays(message), _constants(message), assignment)
     metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
     content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
     if update.warnings:
@@ -120,10 +102,9 @@ def _train(node: Node, message: Message) -> RecordDict:
     return content
 
 
-def _evaluate(node: Node, message: Message) -> RecordDict:
+def _evaluate(member: _Member, message: Message) -> RecordDict:
     began = time.perf_counter()
-    samples = node.shard(_constants(message)).validation
-    result = node.trainer.evaluate(from_record(message.content.array_records["arrays"]), samples)
+    result = member.node.evaluate(_arrays(message), _constants(message))
     metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
     metrics["seconds"] = time.perf_counter() - began
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
@@ -134,6 +115,10 @@ def _name_round(message: Message, content: RecordDict) -> None:
     config = message.content.config_records.get("config")
     if config is not None and isinstance(asked := config.get(ROUND), int):
         content[ROUND] = ConfigRecord({ROUND: asked})
+
+
+def _arrays(message: Message) -> Arrays:
+    return from_record(message.content.array_records["arrays"])
 
 
 def _constants(message: Message) -> Arrays:

@@ -4,6 +4,7 @@ FedloomError
 ├── InputError      the user's input was wrong: one line, exit code 2
 │   └── DataError   a data source or a sample was wrong
 ├── TrainingError   local training could not go on (for example a loss that is not finite)
+├── LinkError       a peer broke the rules of the link, or refused one that did
 └── RunError        a run could not go on or be read
 """
 
@@ -29,6 +30,10 @@ class DataError(InputError):
 
 class TrainingError(FedloomError):
     """Local training could not go on."""
+
+
+class LinkError(FedloomError):
+    """A peer broke the rules of the link. The message begins with the rule's name and a colon."""
 
 
 class RunError(FedloomError):

@@ -6,6 +6,7 @@ with `Vocabulary` the graph takes token ids (B, length) int64, because cutting t
 tensor operation: whoever feeds it does that with the run's vocabulary.
 """
 
+import json
 import os
 import sys
 import warnings
@@ -21,6 +22,7 @@ from fedloom_edge.errors import RunError
 from fedloom_edge.files import replacing
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor, nn
 
 OPSET = 18
@@ -59,6 +61,77 @@ def export_onnx(model: "nn.Module", example: NDArray[Any], path: Path) -> None:
             except Exception as error:  # noqa: BLE001  (exporters fail with any type of error)
                 faults.append(_first_line(error))
         raise RunError(f"{path}: the model cannot be written as ONNX ({'; '.join(faults)})")
+
+
+def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProto":
+    """`model` as it trains, for `fedloom_edge.autodiff`: dropout and batch norm are nodes of the graph.
+
+    Arrays have their names in the state_dict; the metadata says which are trained, which share memory
+    under several names, and which rows of embeddings are padding.
+
+    Args:
+        model: takes one tensor (B, ...) and returns one tensor; it stays as it is.
+        example: one input (1, ...) with the shape and dtype that the graph is to take.
+
+    Raises:
+        RunError: the exporter has no graph for the model.
+    """
+    import copy
+    import io
+
+    import onnx
+    import torch
+    from onnx import helper, numpy_helper
+
+    batch = torch.from_numpy(np.repeat(example[:1], 2, axis=0))
+    file = io.BytesIO()
+    try:
+        with _quiet():
+            torch.onnx.export(
+                copy.deepcopy(model).train(),  # a batch goes through it, which moves running statistics
+                (batch,),
+                file,  # type: ignore[arg-type]  # the tracer writes to open files too
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                opset_version=OPSET,
+                training=torch.onnx.TrainingMode.TRAINING,
+                do_constant_folding=False,
+                dynamo=False,
+            )
+    except Exception as error:  # exporters fail with any type of error
+        raise RunError(f"the model cannot be written as a training graph ({_first_line(error)})") from error
+    graph = onnx.load_from_string(file.getvalue())
+    state = model.state_dict()
+    for array in graph.graph.initializer:
+        if array.name in state:  # the exporter's own run has moved the running statistics
+            value = np.asarray(state[array.name].detach().numpy())
+            array.CopyFrom(numpy_helper.from_array(value, array.name))
+    helper.set_model_props(graph, _training_metadata(model, {i.name for i in graph.graph.initializer}))
+    return graph
+
+
+def _training_metadata(model: "nn.Module", arrays: set[str]) -> dict[str, str]:
+    """What a graph cannot say of a module, as JSON by the keys that `fedloom_edge.autodiff` reads."""
+    from torch import nn
+
+    by_memory: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    named = list(model.named_parameters(remove_duplicate=False))
+    for name, parameter in sorted(named, key=lambda pair: pair[0] not in arrays):
+        first = by_memory.setdefault(id(parameter), name)
+        if first != name:
+            tied[name] = first
+    trained = [
+        n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad and n in arrays
+    ]
+    padding = {
+        tied.get(f"{name}.weight", f"{name}.weight"): module.padding_idx
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None
+    }
+    facts = {"parameters": trained, "tied": tied, "padding_rows": padding}
+    return {f"fedloom.{key}": json.dumps(value) for key, value in facts.items()}
 
 
 def check_onnx(

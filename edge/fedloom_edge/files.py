@@ -36,3 +36,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step, readable and writable by its owner alone (0600)."""
+    with replacing(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(content)

@@ -21,6 +21,7 @@ from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
 from fedloom_server.checkpoints import Checkpoint, Checkpoints, Keep
 from fedloom_server.client_state import states_keeper
+from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.messages import Batch
 from fedloom_server.norms import PAST, GuardSettings, RoundNorms
@@ -122,6 +123,7 @@ class Federation:
         Raises:
             RunError: too few clients gave a usable update, however often the round was repeated, or a
                 checkpoint or the data is not what it was.
+            Stopped: an operator asked for that.
         """
         members = meet(grid, self.plan.clients)
         self.roster = OrderedGrid(grid, members)
@@ -133,7 +135,10 @@ class Federation:
             self._begin(members)
         else:
             opened = self._go_on(saved, members)
+        operators = Operators(self.store, self.roster, self.strategy)
         while not self._over():
+            if opened is None:
+                operators.obey(self.number + 1)
             self._round(opened or self._opened(self.number + 1))
             opened = None
 
@@ -218,6 +223,8 @@ class Federation:
             clients_ok=sum(row.status == "ok" for row in rows),
             clients_failed=sum(row.status == "failed" for row in rows),
             rejected=sum(row.status == "rejected" for row in rows),
+            train_seconds=opened.train_seconds,
+            aggregate_seconds=opened.aggregate_seconds,
             bytes_up=opened.traffic.up,
             bytes_down=opened.traffic.down,
         )
@@ -265,6 +272,7 @@ class Federation:
         entry = replace(entry, seconds=opened.elapsed())
         with self.store.transaction():
             self.store.add_round(entry, [*opened.rows.values(), *opened.batch.rows])
+            self.store.event("round", round_number=self.number)
             opened.write_events(self.store)
             self.checkpoints.add(self.number, self._state, self._changed)
         self._changed = {}

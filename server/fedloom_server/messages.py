@@ -1,5 +1,6 @@
 """What goes to clients and what comes back: contents, byte counts, and a row a reply."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,6 +54,7 @@ class Batch:
     phase: str
     metric: str
     entries: dict[int, ClientRound] = field(default_factory=dict[int, ClientRound])
+    began: float = field(default_factory=time.perf_counter)
 
     def add(self, client: int, reply: Message, finding: Finding, count: int) -> None:
         """Take in a reply of `count` bytes, of which the guard says `finding`."""
@@ -100,7 +102,10 @@ class Batch:
         return next(faults, "the strategy chose no client")
 
     def _note(self, client: int, status: str, reason: str, **figures: Any) -> None:
-        self.entries[client] = ClientRound(self.round_number, client, self.phase, status, reason, **figures)
+        finished = time.perf_counter() - self.began
+        self.entries[client] = ClientRound(
+            self.round_number, client, self.phase, status, reason, finished=finished, **figures
+        )
 
     def _figures(self, reply: Message, norm: float | None) -> dict[str, Any]:
         metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])

@@ -23,6 +23,8 @@ class OpenRound:
         events: (kind, client, data) to be written with the round.
         traffic: bytes so far.
         train_loss: once training is over.
+        train_seconds: until every update was in, once that is so.
+        aggregate_seconds: from there until the new global arrays were made.
         seconds: spent on it by processes before this one.
         updates: what an `Updates` said was in when the round was saved; empty unless it goes on from there.
     """
@@ -36,6 +38,8 @@ class OpenRound:
     )
     traffic: Traffic = field(default_factory=Traffic)
     train_loss: float | None = None
+    train_seconds: float | None = None
+    aggregate_seconds: float | None = None
     seconds: float = 0.0
     updates: dict[str, Any] = field(default_factory=dict[str, Any])
     began: float = field(default_factory=time.perf_counter)
@@ -74,6 +78,8 @@ class OpenRound:
             "events": self.events,
             "traffic": asdict(self.traffic),
             "train_loss": self.train_loss,
+            "train_seconds": self.train_seconds,
+            "aggregate_seconds": self.aggregate_seconds,
             "seconds": self.elapsed(),
         }
 
@@ -89,6 +95,8 @@ class OpenRound:
             [(kind, client, data) for kind, client, data in state["events"]],
             Traffic(**state["traffic"]),
             state["train_loss"],
+            state["train_seconds"],
+            state["aggregate_seconds"],
             state["seconds"],
             state["updates"],
         )

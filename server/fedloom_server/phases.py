@@ -74,6 +74,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
 
     _exchange(run, opened, messages, take, save)
+    opened.train_seconds = opened.elapsed()
     norms = opened.batch.norms
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
@@ -86,6 +87,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     merged = {**from_record(arrays), **measured}
     run.arrays = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
     opened.train_loss = _figure(metrics, "train-loss")
+    opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
     return RoundNorms.of(list(norms.values())), ""
 
 
@@ -107,8 +109,9 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
 def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
     """Repeat offenders, and who gave no good update in an earlier attempt; never so many that a strategy
     would wait for nodes without end."""
-    out = run.reputation.benched(opened.number) | opened.rows.keys()
-    spare = len(run.declared) - _nodes_needed(run.strategy)
+    excluded = run.roster.excluded
+    out = (run.reputation.benched(opened.number) | opened.rows.keys()) - excluded
+    spare = len(run.declared) - len(excluded) - _nodes_needed(run.strategy)
     # The most trusted come back first, failures before offenders.
     return set(run.reputation.trusted_first(out)[::-1][: max(spare, 0)])
 

@@ -1,8 +1,9 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere; a table of rounds in both."""
 
 import sys
+import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -14,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedloom_server.store import Round
+from fedloom_server.store import Round, RunStore
 
 
 class RoundTable:
@@ -66,6 +67,29 @@ class RoundTable:
         if entry.loss is not None and entry.metric is not None:
             self._latest = f" | loss {entry.loss:.4f} {self._metric} {entry.metric:.4f}"
         self._progress.update(self._bar, completed=entry.number)
+
+
+class ProgressFacts:
+    """Writes how far the open round is into the store, a few times a second at most."""
+
+    _INTERVAL = 0.5  # seconds
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._wrote = 0.0
+
+    def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Write the fact `progress`."""
+        now = time.monotonic()
+        if now - self._wrote < self._INTERVAL:
+            return
+        self._wrote = now
+        progress: dict[str, Any] = {"round": round_number, "phase": phase, "done": done, "total": total}
+        progress["time"] = time.time()
+        self._store.set_facts({"progress": progress})
+
+    def round_done(self, entry: Round) -> None:
+        """Nothing: the round itself says more."""
 
 
 def _figure(value: float | None) -> str:

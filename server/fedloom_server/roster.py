@@ -84,15 +84,17 @@ class OrderedGrid(GridWrapper):
     def __init__(self, inner: Grid, members: Sequence[Member]) -> None:
         super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
+        self.excluded: set[int] = set()
         self._left_out: set[int] = set()
 
     def leave_out(self, clients: Iterable[int]) -> None:
-        """Hide these clients, and no others, from whoever asks for nodes."""
+        """Hide these clients, beside the excluded ones, from whoever asks for nodes."""
         self._left_out = set(clients)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Node ids in the order of their shards, without those left out."""
-        return [node for node, client in self.clients.items() if client not in self._left_out]
+        """Node ids in the order of their shards, without excluded clients and those left out."""
+        hidden = self.excluded | self._left_out
+        return [node for node, client in self.clients.items() if client not in hidden]
 
     def node_of(self, client: int) -> int:
         """The node that has a client's shard."""

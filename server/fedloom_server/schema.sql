@@ -27,7 +27,9 @@ CREATE TABLE round (
     bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL,
     seconds REAL NOT NULL,
-    arrays TEXT NOT NULL      -- arrays_sha256 of the global arrays after the round
+    arrays TEXT NOT NULL,     -- arrays_sha256 of the global arrays after the round
+    train_seconds REAL,       -- until every update was in
+    aggregate_seconds REAL    -- from there until the new global arrays were made
 );
 
 CREATE TABLE client_round (
@@ -44,14 +46,16 @@ CREATE TABLE client_round (
     bytes_up INTEGER NOT NULL,
     bytes_down INTEGER NOT NULL,
     metrics TEXT NOT NULL,    -- JSON: everything the client reported
+    finished REAL,            -- seconds from the start of the phase until its reply was in
     PRIMARY KEY (round, client, phase)
 ) WITHOUT ROWID;
 
 CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,       -- seconds since the epoch, coordinator's clock
-    kind TEXT NOT NULL,       -- started, resumed, warning, failed, rejected, clipped, benched, repeated,
-                              -- damaged, early-stop, finished, interrupted
+    kind TEXT NOT NULL,       -- started, resumed, round, warning, failed, rejected, clipped, benched,
+                              -- repeated, damaged, early-stop, finished, interrupted,
+                              -- and what operators asked for: pause, resume, stop, exclude, include
     round INTEGER,
     client INTEGER,
     data TEXT NOT NULL        -- JSON
@@ -87,3 +91,44 @@ CREATE TABLE quarantine (     -- refused updates kept for inspection, a bounded 
     arrays TEXT,              -- hash; null where the arrays cannot be kept (not the task's, or not finite)
     PRIMARY KEY (round, client, attempt)
 ) WITHOUT ROWID;
+
+CREATE TABLE command (        -- what operators ask for; the only table that the dashboard writes
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,       -- when it was asked, seconds since the epoch
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,     -- pause, resume, stop, exclude, include
+    client INTEGER,           -- whom, for exclude and include
+    taken REAL                -- when the round loop took it up; null until then
+);
+
+-- Devices of a run over the link; empty in a simulation. Written by the link, beside the round loop.
+CREATE TABLE device (
+    id TEXT PRIMARY KEY,      -- its name in the fleet
+    client INTEGER,           -- index among the run's clients; null for one that takes no part
+    address TEXT NOT NULL,
+    board TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    system TEXT NOT NULL,
+    cores INTEGER NOT NULL,
+    memory_total INTEGER NOT NULL,  -- bytes
+    version TEXT NOT NULL,    -- of fedloom
+    trainer TEXT NOT NULL,    -- torch or onnx
+    connected INTEGER NOT NULL,     -- 0 or 1
+    last_seen REAL NOT NULL,  -- coordinator's clock
+    work TEXT NOT NULL,       -- what it works on, in words; empty when idle
+    reason TEXT NOT NULL      -- why it is not connected; empty while it is
+) WITHOUT ROWID;
+
+CREATE TABLE device_sample (  -- a figure that the board does not tell is null
+    device TEXT NOT NULL,
+    time REAL NOT NULL,       -- coordinator's clock
+    cpu REAL,                 -- percent of all cores
+    temperature REAL,         -- degrees Celsius
+    memory INTEGER,           -- bytes available
+    rss INTEGER,              -- bytes of the agent
+    throttled INTEGER,        -- 0 or 1
+    disk_free INTEGER,        -- bytes
+    power REAL,               -- watts
+    uptime REAL               -- seconds, of the agent
+);
+CREATE INDEX device_sample_time ON device_sample (device, time);

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -49,6 +49,7 @@ class ClientRound:
     bytes_up: int = 0
     bytes_down: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    finished: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Round:
     bytes_down: int = 0
     seconds: float = 0.0
     arrays: str = ""
+    train_seconds: float | None = None
+    aggregate_seconds: float | None = None
 
 
 class RunStore:
@@ -181,7 +184,9 @@ class RunStore:
         self.close()
 
     def close(self) -> None:
-        """Close the database; a writer leaves no -wal file behind."""
+        """Close the database; a writer leaves nothing in the -wal file, even if somebody reads on."""
+        with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -253,6 +258,17 @@ class RunStore:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Run one statement on the tables of another module of ours and return its rows."""
         return self._connection.execute(statement, values).fetchall()
+
+    def open_commands(self) -> list[dict[str, Any]]:
+        """What operators asked for and nobody has taken up yet, in order."""
+        return [
+            dict(row)
+            for row in self._connection.execute("SELECT * FROM command WHERE taken IS NULL ORDER BY id")
+        ]
+
+    def take_command(self, number: int) -> None:
+        """Note that a request is taken up."""
+        self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
 
     def put_arrays(self, arrays: Arrays) -> str:
         """Keep arrays under their hash; returns the hash. Writing the same arrays again is free."""

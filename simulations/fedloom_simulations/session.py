@@ -2,11 +2,12 @@
 
 import hashlib
 import shutil
+import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.commands import Stopped
+from fedloom_server.dashboard.launch import dashboard_beside
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
-from fedloom_server.progress import RoundTable
+from fedloom_server.process_mark import process_mark
+from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
@@ -38,18 +42,25 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     trainer = TorchTrainer(setup.plan.task)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
-        with RunStore.reopen(setup.out) if resume else RunStore.create(setup.out, _facts(setup)) as store:
+        with ExitStack() as stack:
+            opened = RunStore.reopen(setup.out) if resume else RunStore.create(setup.out, _facts(setup))
+            store = stack.enter_context(opened)
             if resume:
                 _compare(setup, store)
+            if setup.dashboard:
+                sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
+                sys.stdout.flush()
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
+            _say(setup, result)
+            if setup.dashboard and code == 0 and sys.stdin.isatty():
+                _linger()
     except (OSError, sqlite3.OperationalError) as error:
         raise InputError(
             f"{setup.out}: {error}; make room, then go on with: fedloom resume {setup.out}"
         ) from error
-    _say(setup, result)
     if code:
         sys.stderr.write(
             f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}, "
@@ -70,7 +81,7 @@ def _compare(setup: Setup, store: RunStore) -> None:
     for change in changed:
         store.event("warning", reason=f"resumed although {change}")
         sys.stderr.write(f"fedloom: {change} since the run began; it goes on, but not bit for bit\n")
-    store.set_facts({"status": "running", "reason": ""})
+    store.set_facts({"status": "running", "reason": "", "process": process_mark()})
 
 
 def _facts(setup: Setup) -> dict[str, Any]:
@@ -89,6 +100,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "command": "simulate",
         "arguments": setup.arguments,
         "task_sha256": _task_sha256(setup.recipe.task),
+        "process": process_mark(),
     }
 
 
@@ -111,7 +123,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board],
+            [table, board, ProgressFacts(store)],
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()
@@ -125,6 +137,8 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             store.set_facts({"baselines": baselines})
         except KeyboardInterrupt:
             return "interrupted", "interrupted by the user", INTERRUPTED
+        except Stopped as stopped:
+            return "interrupted", str(stopped), INTERRUPTED
         except FedloomError as error:
             return "failed", str(error), error.exit_code
         finally:
@@ -142,6 +156,14 @@ def _drive(setup: Setup, federation: Federation) -> None:
         from fedloom_simulations.inline import InlineGrid
 
         federation.run(InlineGrid(app, setup.plan.clients))
+
+
+def _linger() -> None:
+    """Keep the dashboard of a run that has ended until the user has seen enough."""
+    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def _check_space(out: Path, model_bytes: int) -> None:

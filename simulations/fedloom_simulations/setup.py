@@ -36,6 +36,7 @@ class Setup:
     engine: str
     out: Path
     arguments: dict[str, Any]
+    dashboard: bool = False
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
@@ -88,6 +89,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         engine=arguments.engine,
         out=out,
         arguments=_kept(arguments, recipe),
+        dashboard=arguments.dashboard,
     )
 
 

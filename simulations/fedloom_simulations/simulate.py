@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="draw the label distribution per client and train nothing",
     )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="watch the run in a browser; prints a link that works once"
+    )
     add_config_argument(parser, *SECTIONS)
 
 

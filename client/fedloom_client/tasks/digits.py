@@ -44,5 +44,5 @@ task = Task(
     name="digits",
     model=model,
     data=data,
-    training=Training(optimizer="momentum", lr=0.01, batch_size=16, epochs=2, schedule="cosine"),
+    training=Training(optimizer="adam", lr=0.001, batch_size=16, epochs=3, schedule="cosine"),
 )

@@ -14,9 +14,10 @@ from fedloom_client.task import Task
 from fedloom_client.torch_trainer.data_checks import FEW, Prepare, check_targets, check_values
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.loop import to_training_mode
-from fedloom_client.torch_trainer.losses import LOSSES, target_type
+from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.tensors import input_tensor
 from fedloom_edge.errors import InputError
+from fedloom_edge.measures import target_type
 
 _SOME = 512  # samples that preprocessing constants are fitted on here
 _FLOATS = (torch.float16, torch.float32, torch.float64)

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from fedloom_client.samples import Indices
+from fedloom_client.batches import cut
+from fedloom_client.early_stopping import Best
 from fedloom_client.seeds import generator
-from fedloom_client.torch_trainer.early_stopping import Best
 from fedloom_client.torch_trainer.losses import LossFunction
 from fedloom_client.torch_trainer.state import read_arrays
 from fedloom_client.torch_trainer.step import Step
@@ -62,7 +61,7 @@ def train(
             assignment.progress(epoch, epoch_sum / epoch_seen)
         over = epoch == training.epochs or step.health.steps == training.steps
         if training.patience and validate is not None:
-            best.note(validate(), model)
+            best.note(validate(), lambda: read_arrays(model))
             over = over or best.over
     metrics = {
         "train-loss": loss_sum / seen,
@@ -72,17 +71,6 @@ def train(
         "epochs": float(epoch),
     }
     return Update(best.arrays or read_arrays(model), examples, metrics, step.health.warnings())
-
-
-def cut(order: Indices, size: int) -> list[Indices]:
-    """`order` in batches of `size`; the last may be shorter, but a single example joins the one before.
-
-    Batch norm cannot take the variance of one example, and a lone example's step is mostly noise.
-    """
-    ends = list(range(size, len(order), size))
-    if size > 1 and ends and len(order) - ends[-1] == 1:
-        ends.pop()
-    return np.split(order, ends)
 
 
 def to_training_mode(model: nn.Module, *, alone: bool) -> None:

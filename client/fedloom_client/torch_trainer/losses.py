@@ -1,10 +1,7 @@
-"""Losses and the standard metric, by the names a task uses."""
+"""Losses by the names a task uses."""
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,17 +37,3 @@ LOSSES: dict[str, LossFunction] = {
     "mse": _mse,
     "huber": _huber,
 }
-
-
-def target_type(loss: str) -> type[np.generic]:
-    """Dtype that the targets of a loss have: int64 classes, or float32."""
-    return np.int64 if loss == "cross_entropy" else np.float32
-
-
-def standard_metric(loss: str, outputs: NDArray[Any], targets: NDArray[Any]) -> float:
-    """Accuracy for the cross-entropies, mean absolute error for the others."""
-    if loss == "cross_entropy":
-        return float(np.mean(outputs.argmax(axis=1) == targets))
-    if loss == "binary_cross_entropy":
-        return float(np.mean((outputs.reshape(targets.shape) > 0) == (targets > 0.5)))
-    return float(np.mean(np.abs(outputs.reshape(targets.shape) - targets)))

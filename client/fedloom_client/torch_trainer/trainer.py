@@ -12,12 +12,13 @@ from fedloom_client.samples import Samples, Shard
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.loop import train
-from fedloom_client.torch_trainer.losses import LOSSES, standard_metric, target_type
+from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.state import load_arrays, read_arrays, statistics
 from fedloom_client.torch_trainer.tensors import TensorCache, input_tensor
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import TrainingError
+from fedloom_edge.measures import standard_metric, target_type
 
 _EVALUATION_BATCH = 256
 _ANY_SEED = 0  # for what must not differ between processes, whatever its value

@@ -4,6 +4,7 @@ For one DIR: its rounds, and its report.png drawn anew. For several: a row a run
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the picture (.png, .pdf or .svg); default: DIR/report.png, or comparison.png for several",
     )
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="URI",
+        help="write the runs to MLflow: a server's address or sqlite:///FILE; default: MLFLOW_TRACKING_URI",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,12 +40,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(folder)) for folder in arguments.folders]
+        if arguments.mlflow is not None:
+            return _export(stores, arguments.mlflow)
         one = len(stores) == 1
         out: Path = arguments.out or (stores[0].folder / "report.png" if one else Path("comparison.png"))
         try:
             _show(stores, out)
         except OSError as error:
             raise InputError(f"--out {out}: {error.strerror}; choose another file") from error
+    return 0
+
+
+def _export(stores: "Sequence[RunStore]", uri: str) -> int:
+    from fedloom_edge.errors import InputError
+    from fedloom_server.report.mlflow import export_run
+
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise InputError("--mlflow: give a URI, or set MLFLOW_TRACKING_URI, for example sqlite:///mlflow.db")
+    for store in stores:
+        _say(f"{store.folder}: run {export_run(store, uri)} at {uri}")
     return 0
 
 

@@ -20,8 +20,8 @@ from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.optimisers import make_optimiser
 from fedloom_edge.cli import main as fedloom
 
-TASKS = ("digits", "mnist")
-CLIENTS, ROUNDS, SEEDS = 10, 15, (1, 2, 3)
+ROUNDS = {"digits": 50, "mnist": 15}  # until federated learning gets no further
+CLIENTS, SEEDS = 10, (1, 2, 3)
 
 
 def federated(name: str, seed: int) -> float:
@@ -32,7 +32,7 @@ def federated(name: str, seed: int) -> float:
             "--clients",
             str(CLIENTS),
             "--rounds",
-            str(ROUNDS),
+            str(ROUNDS[name]),
             "--seed",
             str(seed),
             "--partition",
@@ -52,8 +52,8 @@ def central(name: str, seed: int) -> float:
     with reproducible(seed):
         model = task.model()
         optimiser = make_optimiser(model.parameters(), task.training)
-        for number in range(1, ROUNDS + 1):
-            optimiser.param_groups[0]["lr"] = task.training.lr_at(number, ROUNDS)
+        for number in range(1, ROUNDS[name] + 1):
+            optimiser.param_groups[0]["lr"] = task.training.lr_at(number, ROUNDS[name])
             for _ in range(task.training.epochs):
                 for batch in torch.split(torch.randperm(len(x)), task.training.batch_size):
                     if len(batch) > 1:  # batch norm cannot take the variance of one example
@@ -68,7 +68,7 @@ def central(name: str, seed: int) -> float:
 def main() -> None:
     """Print the table."""
     rows = []
-    for name in TASKS:
+    for name in ROUNDS:
         pairs = [(federated(name, seed), central(name, seed)) for seed in SEEDS]
         ours, pooled = (mean(side) for side in zip(*pairs, strict=True))
         rows.append(f"| {name} | {ours:.4f} | {pooled:.4f} | {100 * (ours - pooled):+.2f} |")

@@ -8,9 +8,10 @@ from hypothesis import given
 from torch import nn
 
 from fedloom_client.torch_trainer.clipping import clip, global_norm
-from fedloom_client.torch_trainer.losses import LOSSES, standard_metric
+from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.optimisers import make_optimiser
 from fedloom_client.training import Training
+from fedloom_edge.measures import standard_metric
 
 LR, DECAY, MOMENTUM = 0.1, 0.01, 0.9
 GRADIENTS = [0.5, -0.2, 0.3]

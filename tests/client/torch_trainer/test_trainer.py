@@ -8,8 +8,8 @@ from hypothesis import given
 from torch import nn
 
 from fedloom_client import ArraySamples, Shard, Task
+from fedloom_client.batches import cut
 from fedloom_client.torch_trainer import TorchTrainer
-from fedloom_client.torch_trainer.loop import cut
 from fedloom_client.trainer import Assignment
 from fedloom_client.training import Training
 from fedloom_edge.arrays import arrays_sha256

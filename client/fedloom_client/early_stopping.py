@@ -1,10 +1,8 @@
 """Early stopping within a round: the epoch with the lowest validation loss is the one that is sent."""
 
 import math
+from collections.abc import Callable
 
-from torch import nn
-
-from fedloom_client.torch_trainer.state import read_arrays
 from fedloom_edge.arrays import Arrays
 
 
@@ -22,12 +20,15 @@ class Best:
         self._lowest = math.inf
         self._waited = 0
 
-    def note(self, loss: float, model: nn.Module) -> None:
-        """Take in the validation loss after an epoch; the first epoch counts even if it is not finite."""
+    def note(self, loss: float, read: Callable[[], Arrays]) -> None:
+        """Take in the validation loss after an epoch; `read` copies its arrays if they are wanted.
+
+        The first epoch counts even if its loss is not finite.
+        """
         self._waited += 1
         if loss < self._lowest or not self.arrays:
             self._lowest, self._waited = (math.inf if math.isnan(loss) else loss), 0
-            self.arrays = read_arrays(model)
+            self.arrays = read()
 
     @property
     def over(self) -> bool:

@@ -1,0 +1,172 @@
+"""This device in a fleet: join once, then run for good.
+
+`fedloom fleet invite NAME`, on the coordinator, prints the line that joins a device. The device's key
+is made on it and never leaves it; its folder (--home) holds identity, settings and unsent results.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedloom_edge.errors import InputError
+
+_TRAINERS = ("auto", "torch", "onnx")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `join`, `run` and `status`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status")
+    join = actions.add_parser(
+        "join", help="enrol with an invitation", description="Enrol with an invitation."
+    )
+    join.add_argument("address", metavar="HOST:PORT", help="where the coordinator enrols devices")
+    join.add_argument("invitation", metavar="INVITATION", help="of this device")
+    run = actions.add_parser("run", help="stay connected and train", description="Stay connected and train.")
+    run.add_argument("--coordinator", metavar="HOST:PORT", help="default: where the device joined")
+    run.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started this one ends"
+    )
+    status = actions.add_parser(
+        "status", help="what this device is doing", description="What this device is doing."
+    )
+    for action in (join, run, status):
+        action.add_argument(
+            "--home", type=Path, metavar="DIR", help="the device's folder; default: ~/.fedloom"
+        )
+    for action in (join, run):
+        action.add_argument("--task", metavar="TASK", help="built-in task, or a file on this device")
+        action.add_argument(
+            "--data", metavar="DIR", help="folder that the task reads this device's data from"
+        )
+        action.add_argument("--trainer", choices=_TRAINERS, help="what trains; auto: what is installed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `fedloom device`; returns the exit code."""
+    from fedloom_client.device.home import default_home
+
+    home = arguments.home or default_home()
+    return {"join": _join, "run": _run, "status": _status}[arguments.action](home, arguments)
+
+
+def _join(home: Path, arguments: argparse.Namespace) -> int:
+    from fedloom_client.device.home import DeviceSettings
+    from fedloom_client.device.joining import Invitation, join
+
+    invitation = Invitation.parse(arguments.invitation)
+    if (home / "identity.pem").exists():
+        raise InputError(f"{home} has an identity already; remove its identity.pem to join another fleet")
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"--home {home}: {error.strerror}; choose a folder that can be written") from error
+    settings = DeviceSettings.load(home)
+    identity, link = join(arguments.address, invitation)
+    identity.save(home)
+    settings.changed(
+        coordinator=link,
+        task=_absolute(arguments.task),
+        data=str(Path(arguments.data).absolute()) if arguments.data else None,
+        trainer=arguments.trainer,
+    ).save(home)
+    sys.stdout.write(f"{identity.name} has joined; start it with: fedloom device run --home {home}\n")
+    return 0
+
+
+def _run(home: Path, arguments: argparse.Namespace) -> int:
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    from fedloom_client.device.agent import Agent
+    from fedloom_client.device.home import DeviceSettings
+    from fedloom_client.device.identity import Identity
+    from fedloom_client.device.starting import make_node
+
+    settings = DeviceSettings.load(home).changed(
+        coordinator=arguments.coordinator, task=arguments.task, data=arguments.data, trainer=arguments.trainer
+    )
+    if not settings.coordinator:
+        raise InputError("no coordinator is known; join a fleet first, or give --coordinator HOST:PORT")
+    identity = Identity.load(home)
+    node, hello = make_node(settings)
+    status = _Status(home, settings.coordinator)
+    agent = Agent(home, settings.coordinator, identity, node, hello, settings.max_temperature_c, status.note)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stop)
+        guard = asyncio.create_task(_follow_parent(agent.stop)) if arguments.with_parent else None
+        await agent.run()
+        if guard is not None:
+            guard.cancel()
+
+    asyncio.run(main())
+    status.note("stopped")
+    # A training step cannot be interrupted: do not wait for its thread.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _follow_parent(stop: Callable[[], None]) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    stop()
+
+
+class _Status:
+    """Keeps the agent's last line where `fedloom device status` finds it."""
+
+    def __init__(self, home: Path, coordinator: str) -> None:
+        self._path = home / "status.json"
+        self._facts = {"pid": os.getpid(), "coordinator": coordinator}
+
+    def note(self, line: str) -> None:
+        """Log a line and keep it."""
+        logging.getLogger("fedloom.device").info("%s", line)
+        try:
+            self._path.write_text(json.dumps({**self._facts, "time": time.time(), "state": line}))
+        except OSError as error:  # a full disk is no reason to stop
+            logging.getLogger("fedloom.device").warning("%s: %s", self._path, error.strerror)
+
+
+def _status(home: Path, arguments: argparse.Namespace) -> int:
+    from fedloom_client.device.home import DeviceSettings
+    from fedloom_client.device.identity import Identity
+
+    settings, identity = DeviceSettings.load(home), Identity.load(home)
+    waiting = len(list((home / "spool").glob("*.result")))
+    lines = [
+        f"device       {identity.name}",
+        f"coordinator  {settings.coordinator}",
+        f"task         {settings.task}",
+        f"certificate  renewed after {identity.renew_after:%Y-%m-%d}",
+        f"unsent       {waiting} result{'' if waiting == 1 else 's'}",
+        f"agent        {_agent_line(home / 'status.json')}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _agent_line(path: Path) -> str:
+    try:
+        facts = json.loads(path.read_text())
+        ago = time.time() - float(facts["time"])
+        running = Path(f"/proc/{int(facts['pid'])}").exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return "never ran"
+    return f"{'running' if running else 'not running'}; {facts['state']} ({ago:.0f} s ago)"
+
+
+def _absolute(reference: str | None) -> str | None:
+    if reference is None or not reference.partition(":")[0].endswith(".py"):
+        return reference
+    path, colon, name = reference.partition(":")
+    return f"{Path(path).absolute()}{colon}{name}"

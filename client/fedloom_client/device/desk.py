@@ -1,0 +1,170 @@
+"""A device's desk: the work at hand, from the offer through download and training to the result."""
+
+import math
+from collections.abc import Callable
+
+from fedloom_client.device.spool import Spool
+from fedloom_client.device.telemetry import available_memory, temperature
+from fedloom_client.device.workshop import Worker, Workshop
+from fedloom_client.wire import Assembly, check_hashes
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.errors import LinkError
+from fedloom_protos.v1 import link_pb2 as pb
+
+Send = Callable[[pb.FromDevice], None]
+
+# Weights, gradients and two moments, the model as it came, and the result: what training takes at least.
+_COPIES = 6
+_ROLES = ("arrays", "constants")
+_LARGEST = 4 << 30
+
+
+class Desk:
+    """What a device works on. It outlives connections: a cut interrupts a transfer, never the work.
+
+    Every method is called in the event loop's thread; the work itself is done in the workshop's.
+    """
+
+    def __init__(self, worker: Worker, spool: Spool, max_temperature_c: float) -> None:
+        self._spool = spool
+        self._workshop = Workshop(worker, spool, self._progressed, self._done)
+        self._limit = max_temperature_c
+        self._send: Send | None = None
+        self._call_soon: Callable[..., object] = lambda *_: None
+        self._held: dict[str, Assembly] = {}
+        self._work: pb.Work | None = None
+        self._downloading = False
+        self._next: pb.Work | None = None
+
+    @property
+    def work(self) -> str:
+        """Id of the work at hand; empty when idle."""
+        return self._work.id if self._work else ""
+
+    def attach(self, send: Send | None, call_soon: Callable[..., object]) -> None:
+        """Use another connection from now on, or none; `call_soon` runs a function in its thread."""
+        self._send = send
+        self._call_soon = call_soon
+
+    def stop(self) -> None:
+        """Give up the work at hand."""
+        if self._work:
+            self._workshop.cancel(self._work.id)
+
+    def offer(self, work: pb.Work) -> None:
+        """Begin a work, go on with it, or send its result if it is there already.
+
+        Raises:
+            LinkError: its arrays break the rules.
+        """
+        if work.id in self._spool:
+            self._post(result=self._spool[work.id].result)
+        elif self._work is None:
+            self._begin(work)
+        elif self._work.id == work.id:
+            if self._downloading:
+                self._want_missing()
+        elif self._downloading:
+            self._begin(work)  # the coordinator offers another only when it has given the first up
+        else:
+            self._workshop.cancel(self._work.id)
+            self._next = work
+
+    def take(self, piece: pb.Piece) -> None:
+        """Put a chunk where it belongs; begin to work when nothing is missing."""
+        if not self._downloading:
+            return  # of a work that was given up
+        if not any([self._held[role].take(piece.data) for role in _ROLES]):  # noqa: C419 (both may want it)
+            raise LinkError("chunk: it was not asked for, or is not what its hash says")
+        self._start_when_complete()
+
+    def give(self, wants: pb.Wants) -> list[Callable[[], pb.FromDevice]]:
+        """Pieces of results that the coordinator asks for, each made when it is sent."""
+        results = [self._spool[work] for work in self._spool.works]
+
+        def piece(digest: bytes) -> Callable[[], pb.FromDevice]:
+            source = next((result for result in results if digest in result), None)
+            if source is None:
+                raise LinkError(f"wants: no result has the chunk {digest.hex()[:16]}")
+            return lambda: pb.FromDevice(piece=pb.Piece(data=source.chunk(digest)))
+
+        return [piece(digest) for digest in check_hashes(wants.chunks)]
+
+    def acknowledged(self, acknowledgement: pb.Acknowledgement) -> None:
+        """Forget a result."""
+        self._spool.forget(acknowledgement.work)
+
+    def cancelled(self, work: str) -> None:
+        """The coordinator no longer waits for a work."""
+        self._spool.forget(work)
+        if self._next and self._next.id == work:
+            self._next = None
+        if self._work and self._work.id == work:
+            if self._downloading:
+                self._work, self._downloading = None, False
+            else:
+                self._workshop.cancel(work)
+
+    def _begin(self, work: pb.Work) -> None:
+        self._work, self._downloading = work, True
+        if reason := self._refuses(work):
+            self._work, self._downloading = None, False
+            self._post(refusal=pb.Refusal(work=work.id, reason=reason))
+            return
+        for role in _ROLES:
+            assembly = Assembly(getattr(work, role), _LARGEST)
+            if role in self._held:
+                assembly.fill(self._held[role])
+            self._held[role] = assembly
+        self._want_missing()
+        self._start_when_complete()
+
+    def _refuses(self, work: pb.Work) -> str:
+        size = sum(
+            math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
+            for tensor in work.arrays.tensors
+        )
+        if work.kind == pb.KIND_TRAIN and _COPIES * size > available_memory():
+            return (
+                f"memory: training a model of {size / 1e6:.0f} MB takes about {_COPIES * size / 1e6:.0f} MB, "
+                f"and {available_memory() / 1e6:.0f} MB are available"
+            )
+        degrees = temperature()
+        if work.kind == pb.KIND_TRAIN and degrees is not None and degrees > self._limit:
+            return f"temperature: the board has {degrees:.0f} °C, more than {self._limit:.0f} °C"
+        return ""
+
+    def _want_missing(self) -> None:
+        missing = [digest for role in _ROLES for digest in self._held[role].missing]
+        if missing:
+            self._post(wants=pb.Wants(chunks=dict.fromkeys(missing)))
+
+    def _start_when_complete(self) -> None:
+        if self._work is None or not all(self._held[role].complete for role in _ROLES):
+            return
+        self._downloading = False
+        arrays, constants = (self._arrays(role) for role in _ROLES)
+        self._workshop.start(self._work, arrays, constants)
+
+    def _arrays(self, role: str) -> Arrays:
+        return self._held[role].arrays()
+
+    def _progressed(self, progress: pb.Progress) -> None:
+        self._call_soon(lambda: self._post(progress=progress))
+
+    def _done(self, work: str, reason: str) -> None:
+        self._call_soon(self._finish, work, reason)
+
+    def _finish(self, work: str, reason: str) -> None:
+        self._work = None
+        if work in self._spool:
+            self._post(result=self._spool[work].result)
+        elif reason:
+            self._post(refusal=pb.Refusal(work=work, reason=reason))
+        if self._next is not None:
+            upcoming, self._next = self._next, None
+            self._begin(upcoming)
+
+    def _post(self, **body: object) -> None:
+        if self._send is not None:
+            self._send(pb.FromDevice(**body))  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""Where an OnnxTrainer's graphs come from: built of a task, or an artefact's files."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom_client.task import Task
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.step_settings import StepSettings
+from fedloom_edge.train_step import Evaluator, TrainStep
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Graphs(Protocol):
+    """What an OnnxTrainer runs. A protocol: a researcher's machine builds graphs, a device is given them."""
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Names of the arrays that are measured and not trained."""
+        ...
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Second names of shared arrays -> the name that the graphs use."""
+        ...
+
+    def initial_arrays(self, seed: int) -> Arrays:
+        """Arrays of a fresh model."""
+        ...
+
+    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
+        """A train step for batches of inputs like `x` (1, ...); `arrays` are what is not trained.
+
+        Raises:
+            TrainingError: there is none with these settings.
+        """
+        ...
+
+    def evaluator(self, x: NDArray[Any]) -> Evaluator:
+        """The model as it evaluates inputs like `x` (1, ...)."""
+        ...
+
+
+class TaskGraphs:
+    """Graphs of a task's torch model, exported and built when they are first wanted, then kept.
+
+    Args:
+        task: its model is a torch module.
+        trainable: what is trained, as `build_train_step` takes it.
+    """
+
+    def __init__(self, task: Task, trainable: str | Sequence[str] = "all") -> None:
+        self._task, self._trainable = task, trainable
+        self._models: dict[tuple[Any, ...], onnx.ModelProto] = {}
+        self._steps: dict[tuple[Any, ...], TrainStep] = {}
+        self._evaluators: dict[tuple[Any, ...], Evaluator] = {}
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Arrays that are measured and not trained: batch norm's running mean and variance."""
+        names: frozenset[str] = self._trainer.statistics
+        return names
+
+    @cached_property
+    def tied(self) -> dict[str, str]:
+        """Second names of shared parameters."""
+        by_identity: dict[int, str] = {}
+        tied = {}
+        for name, parameter in self._module.named_parameters(remove_duplicate=False):
+            first = by_identity.setdefault(id(parameter), name)
+            if first != name:
+                tied[name] = first
+        return tied
+
+    def initial_arrays(self, seed: int) -> Arrays:
+        """The arrays that TorchTrainer starts from with this seed."""
+        arrays: Arrays = self._trainer.initial_arrays(seed)
+        return arrays
+
+    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
+        """Build, or take what was built; arrays that are not trained are constants in it."""
+        from onnx import numpy_helper
+
+        from fedloom_edge.autodiff import build_train_step
+
+        key = (settings, batch, x.shape[1:], x.dtype.str)
+        step = self._steps.get(key)
+        if step is None or not self._same_constants(step, arrays):
+            model = self._model(x)
+            for initialiser in model.graph.initializer:
+                if initialiser.name in arrays:
+                    array = np.asarray(arrays[initialiser.name])
+                    initialiser.CopyFrom(numpy_helper.from_array(array, initialiser.name))
+            graph = build_train_step(model, settings, trainable=self._trainable, batch=batch)
+            step = self._steps[key] = TrainStep(graph.SerializeToString(), batch=batch)
+            self._constants = {n: a.copy() for n, a in arrays.items() if n not in step.signature.carried}
+        return step
+
+    def evaluator(self, x: NDArray[Any]) -> Evaluator:
+        """Build, or take what was built."""
+        from fedloom_edge.autodiff import build_evaluation
+
+        key = (x.shape[1:], x.dtype.str)
+        if key not in self._evaluators:
+            graph = build_evaluation(self._model(x))
+            self._evaluators[key] = Evaluator(graph.SerializeToString())
+        return self._evaluators[key]
+
+    def _same_constants(self, step: TrainStep, arrays: Arrays) -> bool:
+        """Whether the arrays that a step does not carry are those it was built with."""
+        return all(
+            np.array_equal(array, self._constants.get(name, array[:0]))
+            for name, array in arrays.items()
+            if name not in step.signature.carried
+        )
+
+    def _model(self, x: NDArray[Any]) -> "onnx.ModelProto":
+        from fedloom_edge.export import training_graph
+
+        key = (x.shape[1:], x.dtype.str)
+        if key not in self._models:
+            self._models[key] = training_graph(self._module, x[:1])
+        return self._models[key]
+
+    @cached_property
+    def _trainer(self) -> Any:
+        from fedloom_client.torch_trainer import TorchTrainer
+
+        return TorchTrainer(self._task)
+
+    @cached_property
+    def _module(self) -> Any:
+        return self._trainer.module(self._trainer.initial_arrays(0))

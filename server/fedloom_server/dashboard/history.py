@@ -1,0 +1,77 @@
+"""A run's rounds, events and facts, from a point on: the same answer opens a page and keeps it fresh."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedloom_server.dashboard.database import Database, columnar, finite
+from fedloom_server.dashboard.state import LIVE, elapsed, eta, last_seen, state
+
+ROUND = (
+    "number", "loss", "metric", "train_loss", "federated_loss", "federated_metric", "worst_metric",
+    "clients_ok", "clients_failed", "rejected", "bytes_up", "bytes_down", "seconds",
+    "train_seconds", "aggregate_seconds",
+)  # fmt: skip
+EVENTS = 200  # of them in one answer
+_FACTS = (
+    "task", "engine", "strategy", "partition", "seed", "clients", "planned_rounds", "metric", "class_names",
+    "training", "versions", "baselines", "reason", "started", "onnx_difference", "excluded", "privacy",
+    "quarantine", "guard",
+)  # fmt: skip
+
+
+def run_history(
+    run: str, folder: Path, database: Database, after_round: int, after_event: int
+) -> dict[str, Any]:
+    """Where a run stands, its rounds after `after_round` and its last events after `after_event`."""
+    facts = database.facts()
+    now = state(database)
+    recent = database.rows("SELECT seconds FROM round WHERE number > 0 ORDER BY number DESC LIMIT 10")
+    rounds = database.table("round", ROUND, "WHERE number > ? ORDER BY number", (after_round,))
+    return {
+        "id": run,
+        "name": folder.name,
+        "folder": str(folder),
+        **now.as_json(),
+        "facts": finite({key: facts[key] for key in _FACTS if key in facts}),
+        "seconds": elapsed(facts),
+        "eta": eta(now, [seconds for (seconds,) in recent]),
+        "last_seen": last_seen(folder, database),
+        "live": now.status in LIVE,
+        "rounds": columnar(ROUND, rounds),
+        "epsilon": _epsilon(database),
+        "events": events(database, after_event, EVENTS, newest=True),
+        "commands": open_commands(database),
+    }
+
+
+def events(
+    database: Database, after: int, limit: int, *, newest: bool = False, kind: str | None = None
+) -> list[dict[str, Any]]:
+    """Events after an id in order: the first `limit` of them, or the newest."""
+    where = "WHERE id > ? AND (kind = ? OR ? IS NULL)"
+    order = "ORDER BY id DESC" if newest else "ORDER BY id"
+    names = ("id", "time", "kind", "round", "client", "data")
+    rows = database.table("event", names, f"{where} {order} LIMIT ?", (after, kind, kind, limit))
+    found = [event(dict(zip(names, row, strict=True))) for row in rows]
+    return found[::-1] if newest else found
+
+
+def event(row: dict[str, Any]) -> dict[str, Any]:
+    """An event with its data as an object."""
+    return {**row, "data": finite(json.loads(row["data"]))}
+
+
+def open_commands(database: Database) -> list[dict[str, Any]]:
+    """What was asked for and the round loop has not taken up yet."""
+    names = ("id", "time", "who", "action", "client")
+    rows = database.table("command", names, "WHERE taken IS NULL ORDER BY id")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _epsilon(database: Database) -> float | None:
+    """The privacy spent so far, where the run keeps a ledger of it."""
+    value = database.value(
+        "SELECT json_extract(metrics, '$.epsilon') FROM round ORDER BY number DESC LIMIT 1"
+    )
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,1 @@
+"""The fleet: a private certificate authority, invitations, and who may connect."""

@@ -1,0 +1,1 @@
+"""The link: a Flower Grid whose nodes are devices on gRPC streams."""

@@ -1,0 +1,61 @@
+"""Coordinate devices: wait for them, run rounds over the link, and leave a run's folder.
+
+Devices join with `fedloom fleet invite` and `fedloom device join`, and connect by themselves.
+`fedloom serve digits --local 3` shows all of it on one machine: three agents as processes, with
+certificates and all, each with the data of a client of `fedloom simulate`.
+"""
+
+import argparse
+from pathlib import Path
+
+from fedloom_edge.config import add_config_argument
+
+SECTIONS = ("training", "strategy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `fedloom serve`."""
+    parser.add_argument("task", nargs="?", default="digits", metavar="TASK", help="what is learned")
+    parser.add_argument("--listen", default="0.0.0.0:9092", metavar="HOST:PORT", help="where devices connect")
+    parser.add_argument("--enrol", metavar="HOST:PORT", help="where devices enrol; default: the port after")
+    parser.add_argument("--fleet", type=Path, default=Path("fleet"), metavar="DIR", help="the fleet's folder")
+    parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
+    parser.add_argument("--min-devices", type=int, default=2, metavar="K", help="how many to wait for")
+    parser.add_argument(
+        "--quorum", type=float, default=0.8, metavar="SHARE", help="of the devices that must answer a round"
+    )
+    parser.add_argument(
+        "--grace", type=float, default=60.0, metavar="SECONDS", help="how long a device may be out of touch"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="the longest a phase of a round takes",
+    )
+    parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the coordinator's own test data")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default: runs/TASK-TIME")
+    parser.add_argument(
+        "--early-stop",
+        metavar="METRIC:ROUNDS",
+        help="stop after so many rounds without a better loss (or accuracy, mae) at the devices",
+    )
+    parser.add_argument("--local", type=int, default=0, metavar="N", help="start N agents on this machine")
+    parser.add_argument("--partition", metavar="P", help="how --local cuts the data; default: the task's")
+    parser.add_argument(
+        "--trainer",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what the agents of --local train with",
+    )
+    add_config_argument(parser, *SECTIONS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `fedloom serve`; returns the exit code."""
+    from fedloom_server.link.serving import Serving
+
+    return Serving.prepare(arguments).run()

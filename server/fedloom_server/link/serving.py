@@ -1,0 +1,263 @@
+"""One served run, from checked options to the files that it leaves."""
+
+import argparse
+import logging
+import secrets
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from rich.logging import RichHandler
+
+from fedloom_client.device.home import ShardOf
+from fedloom_client.device.starting import task_digest
+from fedloom_client.loading import load_data, load_task
+from fedloom_client.samples import Data
+from fedloom_client.shards import ShardRecipe
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_client.torch_trainer.checks import check_task
+from fedloom_edge import STARTED
+from fedloom_edge.cli import INTERRUPTED
+from fedloom_edge.config import override, parse_settings
+from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.early_stop import EarlyStop
+from fedloom_server.federation import Federation, Plan
+from fedloom_server.finish import finish_run
+from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.coordinator import Coordinator
+from fedloom_server.link.grid import LinkGrid
+from fedloom_server.link.inbox import Inbox
+from fedloom_server.link.local import LocalAgents
+from fedloom_server.link.quorum import Quorum
+from fedloom_server.link.serve import SECTIONS
+from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.progress import RoundTable
+from fedloom_server.results import versions
+from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.tensorboard import TensorBoardLog
+
+log = logging.getLogger("fedloom.link")
+
+_HEARTBEAT = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A served run that is ready to begin."""
+
+    options: argparse.Namespace
+    plan: Plan
+    data: Data
+    quorum: Quorum
+    out: Path
+    strategy_options: dict[str, str]
+
+    @classmethod
+    def prepare(cls, options: argparse.Namespace) -> Self:
+        """Check every option, and load the task and the coordinator's test data.
+
+        Raises:
+            InputError: something that the user gave is wrong; nothing has been written.
+        """
+        _check(options)
+        settings = parse_settings(options.settings, SECTIONS)
+        task = load_task(options.task)
+        out = options.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if (out / DATABASE).exists():
+            raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
+        if client_mods(options.strategy):
+            raise InputError(
+                f"strategy {options.strategy} clips at the clients, which devices cannot yet; "
+                "use dp-server-fixed, or fedloom simulate"
+            )
+        training = override(task.training, settings["training"], "training")
+        plan = Plan(
+            task=task,
+            training=training,
+            rounds=options.rounds,
+            clients=options.local or options.min_devices,
+            seed=options.seed,
+            early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
+        )
+        if not options.local:
+            Fleet(options.fleet).close()
+        data = load_data(task, options.data)
+        check_task(task, data)
+        make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        return cls(
+            options=options,
+            plan=plan,
+            data=data,
+            quorum=Quorum(share=options.quorum, grace=options.grace, deadline=options.deadline),
+            out=out,
+            strategy_options=settings["strategy"],
+        )
+
+    def run(self) -> int:
+        """Serve the run and leave a readable folder, however it ends; returns the exit code."""
+        handler = RichHandler(show_path=False, show_level=False, log_time_format="[%X]")
+        logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[handler])
+        # systemd stops a unit with SIGTERM: the round is broken off, devices are told, nothing is lost.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        try:
+            with RunStore.create(self.out, self._facts()) as store:
+                status, reason, code = self._serve(store)
+                store.set_facts({"status": status, "reason": reason})
+                store.event(status, reason=reason)
+                result = finish_run(store, self.plan.task, self.data)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise InputError(f"--out {self.out}: {error}; make room or choose another folder") from error
+        metric = self.plan.task.metric
+        if result["final"]:
+            sys.stdout.write(f"{metric} on the held-out test set: {result['final'][metric]:.4f}\n")
+        sys.stdout.write(f"{self.out}: result.json, run.db, model.safetensors, model.onnx, report.png\n")
+        if code:
+            sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {self.out}\n")
+        return code
+
+    def _facts(self) -> dict[str, Any]:
+        local = self.options.local
+        return {
+            "task": self.plan.task.name,
+            "engine": "link",
+            "strategy": self.options.strategy,
+            "partition": self._partition if local else "each device's own data",
+            "seed": self.plan.seed,
+            "clients": self.plan.clients,
+            "planned_rounds": self.plan.rounds,
+            "metric": self.plan.task.metric,
+            "class_names": list(self.data.class_names),
+            "training": self.plan.training.to_config(),
+            "versions": versions(),
+            "link_run": secrets.token_hex(8),
+        }
+
+    @property
+    def _partition(self) -> str:
+        return self.options.partition or self.plan.task.partition
+
+    def _serve(self, store: RunStore) -> tuple[str, str, int]:
+        """Wait for the devices and run the rounds; returns status, reason and exit code."""
+        began = time.perf_counter()
+        try:
+            with self._link(store) as grid:
+                devices = grid.gather(self.plan.clients, self.options.deadline)
+                store.set_facts({"clients": len(devices), "startup_seconds": time.perf_counter() - STARTED})
+                began = time.perf_counter()
+                self._rounds(store, grid, len(devices))
+        except KeyboardInterrupt:
+            return "interrupted", "stopped by the user", INTERRUPTED
+        except FedloomError as error:
+            return "failed", str(error), error.exit_code
+        finally:
+            store.set_facts({"seconds": time.perf_counter() - began})
+        return "finished", "", 0
+
+    def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> None:
+        plan = replace(self.plan, clients=clients)
+        strategy = make_strategy(
+            self.options.strategy, self.strategy_options, clients=clients, lr=plan.training.lr
+        )
+        counts = self._recipe(clients).open().label_counts() if self.options.local else None
+        with ExitStack() as stack:
+            board = TensorBoardLog(self.out)
+            stack.callback(board.close)
+            table = stack.enter_context(RoundTable(plan.task.metric, plan.rounds))
+            trainer = TorchTrainer(plan.task)
+            Federation(
+                plan,
+                strategy,
+                trainer,
+                self.data.test,
+                store,
+                [table, board],
+                lambda client: None if counts is None else counts[client].tolist(),
+            ).run(grid)
+
+    def _recipe(self, clients: int) -> ShardRecipe:
+        folder = str(self.options.data.absolute()) if self.options.data else None
+        return ShardRecipe(_absolute(self.options.task), folder, self._partition, clients, self.plan.seed)
+
+    @contextmanager
+    def _link(self, store: RunStore) -> Iterator[LinkGrid]:
+        """The link with its devices; those of --local are started and stopped here."""
+        local, run = self.options.local, str(store.facts()["link_run"])
+        fleet = self._fleet()
+        devices = DeviceLog(self.out / DATABASE)
+        digest = task_digest(self.options.task)
+        coordinator = Coordinator(
+            fleet,
+            Inbox(self.out / "inbox"),
+            devices,
+            run=run,
+            task=self.plan.task.name,
+            task_digest=digest,
+            heartbeat=_HEARTBEAT,
+        )
+        listen = "127.0.0.1:0" if local else self.options.listen
+        coordinator.start(listen, _enrol(listen, self.options.enrol))
+        agents = LocalAgents(self.out / "local")
+        reason = "the coordinator stops"
+        try:
+            if local:
+                shards = [
+                    ShardOf(partition=self._partition, clients=local, seed=self.plan.seed, index=index)
+                    for index in range(local)
+                ]
+                address = f"127.0.0.1:{coordinator.link_port}"
+                task = _absolute(self.options.task)
+                agents.start(fleet, address, task, self.options.data, shards, self.options.trainer)
+            else:
+                log.info(
+                    "devices connect at port %d and enrol at port %d",
+                    coordinator.link_port,
+                    coordinator.enrol_port,
+                )
+            yield LinkGrid(coordinator, self.quorum, run)
+            reason = "the run is finished"
+        finally:
+            agents.stop()
+            coordinator.stop(reason)
+            fleet.close()
+
+    def _fleet(self) -> Fleet:
+        if not self.options.local:
+            fleet = Fleet(self.options.fleet)
+            fleet.refresh()
+            return fleet
+        folder = self.out / "local" / "fleet"
+        if (folder / "ca.key").exists():
+            return Fleet(folder)
+        return Fleet.create(folder, ["127.0.0.1", "localhost"])
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.rounds < 1:
+        raise InputError(f"--rounds {options.rounds}: give at least 1")
+    if options.local < 0 or options.min_devices < 1:
+        raise InputError("--local and --min-devices: give at least 1")
+    if not 0 < options.quorum <= 1:
+        raise InputError(f"--quorum {options.quorum:g}: give a share above 0 and at most 1")
+    if min(options.grace, options.deadline) <= 0:
+        raise InputError("--grace and --deadline: give seconds above 0")
+    for name in ("listen", "enrol"):
+        value = getattr(options, name)
+        if value is not None and not value.rpartition(":")[2].isdecimal():
+            raise InputError(f"--{name} {value}: write HOST:PORT, for example 0.0.0.0:9092")
+
+
+def _enrol(listen: str, given: str | None) -> str:
+    host, _, port = listen.rpartition(":")
+    return given or f"{host}:{int(port) + 1 if int(port) else 0}"
+
+
+def _absolute(reference: str) -> str:
+    path, colon, name = reference.partition(":")
+    return f"{Path(path).absolute()}{colon}{name}" if path.endswith(".py") else reference

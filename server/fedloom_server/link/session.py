@@ -1,0 +1,277 @@
+"""One device's stream, seen from the coordinator."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+
+from fedloom_client.wire import (
+    MAX_EXAMPLES,
+    PROTOCOL,
+    Assembly,
+    Content,
+    check_hashes,
+    check_result,
+    check_text,
+    kind_of,
+)
+from fedloom_edge.errors import LinkError
+from fedloom_protos.v1 import link_pb2 as pb
+from fedloom_server.link.inbox import Inbox
+from fedloom_server.link.jobs import Job, Outcome
+
+log = logging.getLogger("fedloom.link")
+
+SILENCE_BEATS = 6
+"""Heartbeats that a stream may miss before it is closed."""
+UPLOAD_SECONDS = 60.0
+"""An upload in which no chunk comes for so long is given up: it keeps others waiting."""
+
+
+class Hub(Protocol):
+    """What a session needs of the coordinator."""
+
+    inbox: Inbox
+    uploads: asyncio.Semaphore
+
+    def job_of(self, device: str) -> Job | None:
+        """The work that is open for a device, if any."""
+        ...
+
+    def deliver(self, outcome: Outcome) -> bool:
+        """Take a result or a refusal; whether somebody waited for it."""
+        ...
+
+    def heard(self, session: "Session", heartbeat: pb.Heartbeat) -> None:
+        """A heartbeat came."""
+        ...
+
+
+class Session:
+    """Reads what a device says and sends it what the coordinator wants."""
+
+    def __init__(self, hub: Hub, device: str, hello: pb.Hello, address: str, heartbeat: float) -> None:
+        self.device = device
+        self.hello = hello
+        self.address = address
+        self.last_heard = time.monotonic()
+        self.work = ""
+        self.progress = pb.Progress()
+        self._hub = hub
+        self._heartbeat = heartbeat
+        self._messages: deque[pb.FromCoordinator] = deque()
+        self._pieces: deque[Callable[[], pb.FromCoordinator]] = deque()
+        self._something = asyncio.Event()
+        self._receiving: tuple[pb.Result, Assembly] | None = None
+        self._uploading: asyncio.Task[None] | None = None
+        self._upload_done = asyncio.Event()
+        self._closing: tuple[grpc.StatusCode, str] | None = None
+
+    @property
+    def ended(self) -> str:
+        """Why this side ended the stream; empty if it did not."""
+        return self._closing[1] if self._closing else ""
+
+    def send(self, **body: Any) -> None:
+        """Send a message ahead of any piece that waits."""
+        self._messages.append(pb.FromCoordinator(**body))
+        self._something.set()
+
+    def offer(self, job: Job) -> None:
+        """Offer a work, first or again."""
+        self._pieces.clear()  # of an offer before, which this one replaces
+        self.send(work=job.work)
+
+    def close(self, code: grpc.StatusCode, reason: str) -> None:
+        """End the stream when what waits has been sent."""
+        self._closing = self._closing or (code, reason)
+        self._something.set()
+
+    async def hold(self, context: Any) -> None:
+        """Talk until either side ends the stream."""
+        reader = asyncio.create_task(self._read(context))
+        writer = asyncio.create_task(self._write(context))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, writer, self._uploading):
+                if task is not None:
+                    task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+        if self._closing is not None:
+            code, reason = self._closing
+            log.log(
+                logging.INFO if code is grpc.StatusCode.OK else logging.WARNING, "%s: %s", self.device, reason
+            )
+            if code is not grpc.StatusCode.OK:
+                await context.abort(code, reason)
+
+    async def _write(self, context: Any) -> None:
+        while True:
+            while not (self._messages or self._pieces):
+                if self._closing is not None:
+                    return
+                self._something.clear()
+                await self._something.wait()
+            if self._messages:
+                await context.write(self._messages.popleft())
+            elif self._closing is not None:
+                return
+            else:
+                await context.write(self._pieces.popleft()())
+
+    async def _read(self, context: Any) -> None:
+        silence = max(SILENCE_BEATS * self._heartbeat, 3.0)
+        try:
+            while True:
+                message = await asyncio.wait_for(context.read(), silence)
+                if message is grpc.aio.EOF:
+                    return
+                self.last_heard = time.monotonic()
+                if self._take(message):
+                    return
+        except TimeoutError:
+            self.close(grpc.StatusCode.DEADLINE_EXCEEDED, f"silent: no heartbeat for {silence:.0f} s")
+        except LinkError as error:
+            self.close(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    def _take(self, message: pb.FromDevice) -> bool:
+        """Handle a message; whether the device said goodbye."""
+        match kind_of(message):
+            case "heartbeat":
+                self.work = check_text("heartbeat", message.heartbeat.work, 64)
+                self._hub.heard(self, message.heartbeat)
+            case "wants":
+                self._give(message.wants)
+            case "piece":
+                self._piece(message.piece)
+            case "progress":
+                self.progress = message.progress
+            case "result":
+                self._result(message.result)
+            case "refusal":
+                reason = check_text("refusal", message.refusal.reason.replace("\n", " "), 1024)
+                work = check_text("refusal", message.refusal.work, 64)
+                self._hub.deliver(Outcome(self.device, work, None, reason or "no reason given"))
+            case "goodbye":
+                self.close(grpc.StatusCode.OK, "the device stopped")
+                return True
+            case other:
+                raise LinkError(f"protocol: unexpected {other or 'message of a later version'}")
+        return False
+
+    def _give(self, wants: pb.Wants) -> None:
+        job = self._hub.job_of(self.device)
+        if job is None:
+            return  # its phase is over
+        hashes = check_hashes(wants.chunks)
+        for digest in hashes:
+            if not any(digest in content for content in job.contents):
+                raise LinkError(f"wants: no chunk {digest.hex()[:16]} was offered")
+        self._pieces.clear()
+        self._pieces.extend(partial(_piece_of, job, digest) for digest in hashes)
+        self._something.set()
+
+    def _result(self, result: pb.Result) -> None:
+        check_result(result)
+        job = self._hub.job_of(self.device)
+        if job is None or job.work.id != result.work:
+            reason = "its round is over, or it was counted before"
+            log.info("%s: a result was not counted: %s", self.device, reason)
+            work = check_text("result", result.work, 64)
+            self.send(acknowledgement=pb.Acknowledgement(work=work, reason=reason))
+            return
+        if self._uploading is not None:
+            self._uploading.cancel()
+        self._uploading = asyncio.create_task(self._upload(job, result))
+        self._uploading.add_done_callback(self._uploaded)
+
+    def _uploaded(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):
+            self.close(grpc.StatusCode.UNAVAILABLE, f"the coordinator's disk: {error.strerror}")
+        elif error is not None:
+            self.close(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def _upload(self, job: Job, result: pb.Result) -> None:
+        """Receive a result's arrays, a few devices at a time, and hand it over."""
+        async with self._hub.uploads:
+            assembly = self._hub.inbox.receive(result, job.limit)
+            for content in job.contents:  # what did not change need not come back
+                _fill(assembly, content)
+            if not assembly.complete:
+                self._upload_done.clear()
+                self._receiving = (result, assembly)
+                self.send(wants=pb.Wants(chunks=assembly.missing))
+                await self._arrival(assembly)
+            self._receiving = None
+            self._hub.inbox.keep(result)
+        counted = self._hub.deliver(Outcome(self.device, result.work, result))
+        self.send(acknowledgement=pb.Acknowledgement(work=result.work, counted=counted))
+
+    async def _arrival(self, assembly: Assembly) -> None:
+        """Wait for the last chunk, and no longer than a while for any."""
+        left = -1
+        while len(assembly.missing) != left:
+            left = len(assembly.missing)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._upload_done.wait(), UPLOAD_SECONDS)
+                return
+        raise LinkError(f"slow: no chunk came in {UPLOAD_SECONDS:.0f} s")
+
+    def _piece(self, piece: pb.Piece) -> None:
+        if self._receiving is None:
+            return  # of an upload that was begun again
+        _, assembly = self._receiving
+        if not assembly.take(piece.data):
+            raise LinkError("chunk: it was not asked for, or is not what its hash says")
+        if assembly.complete:
+            self._upload_done.set()
+
+
+def _piece_of(job: Job, digest: bytes) -> pb.FromCoordinator:
+    return pb.FromCoordinator(piece=pb.Piece(data=job.chunk(digest)))
+
+
+def _fill(assembly: Assembly, content: Content) -> None:
+    if any(digest in content for digest in assembly.missing):
+        assembly.fill(content)
+
+
+def check_hello(message: Any, device: str) -> pb.Hello:
+    """The first message of a stream, if it is a hello that the certificate's holder may say.
+
+    Raises:
+        LinkError: it is not; the message names the rule.
+    """
+    if kind_of(message) != "hello":
+        raise LinkError("protocol: the first message is no hello")
+    hello: pb.Hello = message.hello
+    if hello.protocol != PROTOCOL:
+        raise LinkError(
+            f"version: the device speaks protocol {hello.protocol}, this coordinator {PROTOCOL}; "
+            "install the same fedloom on both"
+        )
+    if hello.device != device:
+        raise LinkError(
+            f"identity: the device calls itself {hello.device[:63]!r}, its certificate says {device}"
+        )
+    texts = {
+        "version": (hello.version, 64),
+        "task": (hello.task, 64),
+        "trainer": (hello.trainer, 64),
+        "board": (hello.board.model, 128),
+        "machine": (hello.board.machine, 32),
+        "system": (hello.board.system, 128),
+    }
+    for rule, (text, most) in texts.items():
+        check_text(rule, text, most)
+    if len(hello.finished) > 64 or max(hello.examples, hello.validation) > MAX_EXAMPLES:
+        raise LinkError("hello: more finished works or examples than can be")
+    return hello

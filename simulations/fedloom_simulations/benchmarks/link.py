@@ -1,0 +1,298 @@
+"""The link measured: round latency, throughput against a bare stream, idle agents, many agents.
+
+`python -m fedloom_simulations.benchmarks.link` prints the tables of docs/benchmarks.md; with `--flower`
+the latency table has Flower's SuperLink and two SuperNodes beside ours.
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from cryptography.hazmat.primitives.serialization import Encoding
+from flwr.app import ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.flower_app import to_record
+from fedloom_client.training import Training
+from fedloom_client.wire import CHUNK
+from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.coordinator import Coordinator
+from fedloom_server.link.grid import LinkGrid
+from fedloom_server.link.inbox import Inbox
+from fedloom_server.link.quorum import Quorum
+from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.store import DATABASE, RunStore
+from fedloom_simulations.benchmarks.link_agents import DIGEST, TASK
+
+_ECHO = "/benchmark/Echo"
+
+
+@contextmanager
+def linked(
+    folder: Path, agents: int, processes: int
+) -> Iterator[tuple[LinkGrid, list[subprocess.Popen[bytes]]]]:
+    """A coordinator in this process and `agents` idle agents in `processes` others."""
+    fleet = Fleet.create(folder / "fleet", ["127.0.0.1"])
+    with RunStore.create(folder / "run", {}):
+        coordinator = Coordinator(
+            fleet,
+            Inbox(folder / "run" / "inbox"),
+            DeviceLog(folder / "run" / DATABASE),
+            run="benchmark",
+            task=TASK,
+            task_digest=DIGEST,
+        ).start("127.0.0.1:0", "127.0.0.1:0")
+        homes = []
+        for number in range(agents):
+            home = folder / f"agent-{number:05d}"
+            home.mkdir()
+            key, request = new_request(home.name)
+            pem = fleet.registry.admit(home.name, request, fleet.authority).public_bytes(Encoding.PEM)
+            Identity.of(key + pem, fleet.authority.pem).save(home)
+            homes.append(str(home))
+        address = f"127.0.0.1:{coordinator.link_port}"
+        module = "fedloom_simulations.benchmarks.link_agents"
+        started = [
+            subprocess.Popen([sys.executable, "-m", module, address, *homes[index::processes]])
+            for index in range(processes)
+        ]
+        grid = LinkGrid(coordinator, Quorum(share=1.0), "benchmark")
+        try:
+            grid.gather(agents, 300)
+            yield grid, started
+        finally:
+            for process in started:
+                process.terminate()
+                process.wait()
+            coordinator.stop("over")
+            fleet.close()
+
+
+def one_round(grid: LinkGrid, arrays: dict[str, NDArray[Any]], number: int) -> float:
+    """Seconds from the messages to the last reply."""
+    config = ConfigRecord({**Training().to_config(), "seed": 0, "server-round": number})
+    record = to_record(arrays)
+    messages = [
+        Message(RecordDict({"arrays": record, "config": config}), node, "train")
+        for node in grid.get_node_ids()
+    ]
+    began = time.perf_counter()
+    replies = list(grid.send_and_receive(messages))
+    seconds = time.perf_counter() - began
+    faults = [reply.error.reason for reply in replies if reply.has_error()]
+    if faults or len(replies) != len(messages):
+        raise SystemExit(f"a round failed: {faults[:3]}")
+    return seconds
+
+
+def latency(rounds: int = 50) -> float:
+    """Median seconds of a round of a 4 kB model with 2 agents in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder, linked(Path(folder), 2, 2) as (grid, _):
+        arrays = {"w": np.zeros(1000, np.float32)}
+        return median(one_round(grid, arrays, number) for number in range(rounds))
+
+
+def throughput(megabytes: int = 40, rounds: int = 7) -> tuple[float, float]:
+    """Median seconds to bring a model to 2 agents and back: the link, a bare gRPC stream; in turn."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        linked(Path(folder), 2, 2) as (grid, _),
+        echoing(Path(folder)) as bare,
+    ):
+        rng = np.random.default_rng(0)
+        link, stream = [], []
+        for number in range(rounds + 1):
+            arrays = {"w": rng.normal(size=megabytes * 250_000).astype(np.float32)}
+            link.append(one_round(grid, arrays, number))
+            stream.append(bare(arrays["w"].tobytes()))
+        return median(link[1:]), median(stream[1:])
+
+
+@contextmanager
+def echoing(folder: Path) -> Iterator[Any]:
+    """A bare stream: two processes that send back every chunk they get, with the same certificates."""
+    fleet = Fleet(folder / "fleet")
+    credentials = grpc.ssl_server_credentials([fleet.coordinator], fleet.authority.pem, True)
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    streams: list[Any] = []
+    ended = asyncio.Event()
+
+    async def echo(_: Any, context: Any) -> None:
+        streams.append(context)
+        await ended.wait()
+
+    async def serve() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server()
+        handler: Any = grpc.stream_stream_rpc_method_handler(echo)
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("benchmark", {"Echo": handler})]
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        return server, port
+
+    async def one(context: Any, content: bytes) -> None:
+        chunks = [content[start : start + CHUNK] for start in range(0, len(content), CHUNK)]
+
+        async def send() -> None:
+            for chunk in chunks:
+                await context.write(chunk)
+
+        sending = asyncio.create_task(send())
+        back = [await context.read() for _ in chunks]
+        await sending
+        if b"".join(back) != content:
+            raise SystemExit("the bare stream changed the content")
+
+    async def everybody(content: bytes) -> None:
+        await asyncio.gather(*(one(context, content) for context in streams))
+
+    def bare(content: bytes) -> float:
+        began = time.perf_counter()
+        asyncio.run_coroutine_threadsafe(everybody(content), loop).result()
+        return time.perf_counter() - began
+
+    server, port = asyncio.run_coroutine_threadsafe(serve(), loop).result()
+    command = [sys.executable, "-c", _MIRROR, f"127.0.0.1:{port}", _ECHO]
+    mirrors = [subprocess.Popen([*command, str(folder / f"agent-{number:05d}")]) for number in range(2)]
+    while len(streams) < 2:
+        time.sleep(0.01)
+    try:
+        yield bare
+    finally:
+        for mirror in mirrors:
+            mirror.terminate()
+            mirror.wait()
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        fleet.close()
+
+
+_MIRROR = """
+import asyncio, sys
+from pathlib import Path
+import grpc, grpc.aio
+from fedloom_client.device.identity import Identity
+
+async def main(address, method, home):
+    credentials = Identity.load(Path(home)).credentials
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        call = channel.stream_stream(method)()
+        held = []
+        async for chunk in call:
+            # As a device does, which trains between the two: everything is there before anything goes back.
+            held.append(chunk)
+            if len(chunk) < 1 << 20:
+                for piece in held:
+                    await call.write(piece)
+                held = []
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def idle(seconds: float = 60.0) -> tuple[float, float]:
+    """(RSS in MB, CPU in percent of a core) of an agent that is connected and has nothing to do."""
+    with tempfile.TemporaryDirectory() as folder, linked(Path(folder), 1, 1) as (_, (agent,)):
+        time.sleep(2)
+        before = _cpu_seconds(agent.pid)
+        time.sleep(seconds)
+        return _rss_mb(agent.pid), 100 * (_cpu_seconds(agent.pid) - before) / seconds
+
+
+def many(agents: int, rounds: int) -> tuple[float, float]:
+    """(median seconds of a round of a 4 kB model, MB of RSS that the coordinator has more than before)."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = _rss_mb(os.getpid())
+        with linked(Path(folder), agents, 2) as (grid, _):
+            arrays = {"w": np.zeros(1000, np.float32)}
+            seconds = median([one_round(grid, arrays, number) for number in range(rounds)] or [0.0])
+            return seconds, _rss_mb(os.getpid()) - before
+
+
+def memory(megabytes: int, agents: int) -> float:
+    """MB by which a coordinator's RSS peaks in a round, the files that it maps left out."""
+    with tempfile.TemporaryDirectory() as folder, linked(Path(folder), agents, 2) as (grid, _):
+        arrays = {"w": np.zeros(megabytes * 250_000, np.float32)}
+        one_round(grid, {"w": np.zeros(10, np.float32)}, 0)
+        peak, over = [0.0], threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.005):
+                peak[0] = max(peak[0], _anonymous_mb(os.getpid()))
+
+        before = _anonymous_mb(os.getpid())
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        one_round(grid, arrays, 1)
+        over.set()
+        watcher.join()
+        return peak[0] - before
+
+
+def _status(pid: int, key: str) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+def _rss_mb(pid: int) -> float:
+    return _status(pid, "VmRSS")
+
+
+def _anonymous_mb(pid: int) -> float:
+    return _status(pid, "RssAnon")
+
+
+def _cpu_seconds(pid: int) -> float:
+    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--flower", action="store_true", help="measure SuperLink and SuperNodes too")
+    arguments = parser.parse_args()
+    write = sys.stdout.write
+    ours = latency()
+    write("| a round of a 4 kB model, 2 local agents | s, median |\n|---|---|\n")
+    write(f"| fedloom link, mutual TLS | {ours:.4f} |\n")
+    if arguments.flower:
+        from fedloom_simulations.benchmarks.link_flower import flower_latency
+
+        theirs = flower_latency()
+        write(
+            f"| Flower SuperLink, 2 SuperNodes, insecure | {theirs:.2f} |\n| ratio | {theirs / ours:.0f} |\n"
+        )
+    link, stream = throughput()
+    write("\n| a 40 MB model to 2 agents and back | s, median |\n|---|---|\n")
+    write(f"| fedloom link | {link:.3f} |\n| bare gRPC stream, same TLS | {stream:.3f} |\n")
+    write(f"| ratio | {link / stream:.2f} |\n")
+    write("\n| coordinator's memory in a round of a 40 MB model | MB, peak above idle |\n|---|---|\n")
+    for agents in (2, 8):
+        write(f"| {agents} agents | {memory(40, agents):.0f} |\n")
+    rss, cpu = idle()
+    write(f"\n| an idle agent | |\n|---|---|\n| RSS | {rss:.0f} MB |\n| CPU | {cpu:.2f} % of a core |\n")
+    write("\n| many agents in 2 processes | round, s | coordinator's RSS, MB more |\n|---|---|---|\n")
+    for agents, rounds in ((200, 5), (2000, 0)):
+        seconds, more = many(agents, rounds)
+        write(f"| {agents} | {f'{seconds:.2f}' if rounds else 'idle'} | {more:.0f} |\n")
+
+
+if __name__ == "__main__":
+    main()

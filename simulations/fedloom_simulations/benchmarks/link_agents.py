@@ -1,0 +1,55 @@
+"""Agents that answer at once, to measure the link: `link_agents.py ADDRESS HOME...`, in one process."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedloom_client.device.agent import Agent
+from fedloom_client.device.identity import Identity
+from fedloom_client.node import Description
+from fedloom_client.trainer import Assignment, Evaluation, Update
+from fedloom_protos.v1 import link_pb2 as pb
+
+TASK, DIGEST = "idle", bytes(32)
+
+
+class Idle:
+    """A worker that gives the arrays back; one element differs, so that every chunk of it travels."""
+
+    def describe(self) -> Description:
+        """One example."""
+        return Description(1, 1, {})
+
+    def train(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        constants: Mapping[str, NDArray[Any]],
+        assignment: Assignment,
+    ) -> Update:
+        """The arrays, each a little larger."""
+        return Update({name: array + 1 for name, array in arrays.items()}, 1, {"train-loss": 0.0})
+
+    def evaluate(
+        self, arrays: Mapping[str, NDArray[Any]], constants: Mapping[str, NDArray[Any]]
+    ) -> Evaluation:
+        """Nothing."""
+        return Evaluation(0.0, {"accuracy": 0.0}, 1)
+
+
+async def main(address: str, homes: list[str]) -> None:
+    """Run an agent a home until this process is ended."""
+    hello = pb.Hello(trainer="torch", task=TASK, task_digest=DIGEST)
+    worker = Idle()
+    agents = [
+        Agent(Path(home), address, Identity.load(Path(home)), worker, hello, note=lambda line: None)
+        for home in homes
+    ]
+    await asyncio.gather(*(agent.run() for agent in agents))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,160 @@
+"""A coordinator and agents in this process, on loopback, with real certificates."""
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fedloom_client.device.agent import Agent
+from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.flower_app import to_record
+from fedloom_client.node import Description
+from fedloom_client.trainer import Evaluation, Update
+from fedloom_client.training import Training
+from fedloom_protos.v1 import link_pb2 as pb
+from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.coordinator import Coordinator
+from fedloom_server.link.grid import LinkGrid
+from fedloom_server.link.inbox import Inbox
+from fedloom_server.link.quorum import Quorum
+from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.store import DATABASE, RunStore
+
+DIGEST = bytes(32)
+
+
+class AddOne:
+    """A worker whose training adds 1 to every array; it counts what it was asked to do."""
+
+    def __init__(self, examples=10, seconds=0.0):
+        self.examples = examples
+        self.seconds = seconds
+        self.trained = 0
+        self.assignments = []
+
+    def describe(self):
+        return Description(self.examples, 2, {})
+
+    def train(self, arrays, constants, assignment):
+        self.trained += 1
+        self.assignments.append(assignment)
+        assignment.progress(1, 0.5)
+        deadline = time.monotonic() + self.seconds
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            assignment.progress(1, 0.5)
+        return Update(
+            {name: np.asarray(array + 1) for name, array in arrays.items()},
+            self.examples,
+            {"train-loss": 0.5},
+        )
+
+    def evaluate(self, arrays, constants):
+        return Evaluation(0.25, {"accuracy": 0.75}, 2)
+
+
+class Site:
+    """A fleet, its coordinator, and any number of agents in one event loop."""
+
+    def __init__(self, folder: Path, quorum=None, heartbeat=0.5, listen="127.0.0.1"):
+        self.listen = listen
+        self.folder = folder
+        self.fleet = Fleet.create(folder / "fleet", ["127.0.0.1", "localhost"])
+        self.store = RunStore.create(folder / "run", {})
+        self.quorum = quorum or Quorum(share=1.0)
+        self.heartbeat = heartbeat
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.agents: dict[str, tuple[Agent, Future]] = {}
+        self.port = 0
+        self.start()
+
+    def start(self):
+        """Start a coordinator, as after a restart where there was one before: on the same port."""
+        log = DeviceLog(self.folder / "run" / DATABASE)
+        inbox = Inbox(self.folder / "run" / "inbox")
+        self.coordinator = Coordinator(
+            self.fleet, inbox, log, run="test", task="small", task_digest=DIGEST, heartbeat=self.heartbeat
+        ).start(f"{self.listen}:{self.port}", f"{self.listen}:0")
+        self.port = self.coordinator.link_port
+        self.grid = LinkGrid(self.coordinator, self.quorum, "test")
+
+    def stop(self):
+        self.coordinator.stop("test over", 0.1)
+
+    def identity(self, name) -> Identity:
+        key, request = new_request(name)
+        certificate = self.fleet.registry.admit(name, request, self.fleet.authority)
+        return Identity.of(key + certificate.public_bytes(Encoding.PEM), self.fleet.authority.pem)
+
+    def agent(self, name, worker=None, port=None, identity=None):
+        """Start an agent; its identity and spool are kept from an agent of the same name before."""
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        if not (home / "identity.pem").exists():
+            (identity or self.identity(name)).save(home)
+        hello = pb.Hello(trainer="torch", task="small", task_digest=DIGEST)
+        address = f"127.0.0.1:{port or self.port}"
+
+        async def make():
+            return Agent(home, address, Identity.load(home), worker or AddOne(), hello)
+
+        agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
+        self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)
+        return agent
+
+    def stop_agent(self, name):
+        agent, future = self.agents.pop(name)
+        self.loop.call_soon_threadsafe(agent.stop)
+        future.result(10)
+
+    def close(self):
+        for name in list(self.agents):
+            self.stop_agent(name)
+        self.stop()
+        self.store.close()
+        self.fleet.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def events(self, kind):
+        return [entry["data"] for entry in self.store.events(kind)]
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def questions(grid, kind="train", arrays=None, number=1, **config):
+    """One message of this kind for each node of a grid."""
+    if kind == "query":
+        return [Message(RecordDict(), node, kind) for node in grid.get_node_ids()]
+    settings = Training().to_config() | {"seed": 1, "server-round": number} | config
+    records = {"arrays": to_record(arrays or model()), "config": ConfigRecord(settings)}
+    return [Message(RecordDict(dict(records)), node, kind) for node in grid.get_node_ids()]
+
+
+def model(size=1000, value=0.0):
+    return {"w": np.full(size, value, np.float32), "b": np.array(value, np.float32)}
+
+
+def until(reached, seconds=20.0):
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _logged(caplog):
+    caplog.set_level(logging.INFO, logger="fedloom")
