@@ -1,4 +1,6 @@
-"""Kill runs at random instants, resume them, and check that nothing shows: `python -m fedloom_simulations.soak`.
+"""Kill runs at random instants, resume them, and check that nothing shows.
+
+`python -m fedloom_simulations.soak --kills 100`
 
 Each schedule is a run of `digits` in a process of its own that is killed (SIGKILL) at an instant drawn
 from its seed, resumed in a new process, killed again, and so on, and at last left in peace. The laws:
@@ -28,7 +30,7 @@ _PATIENCE = 300.0  # seconds for a process that nobody kills
 
 
 def _command(argv: list[str], log: str) -> None:
-    with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with Path(log).open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         code = fedloom(argv)
     sys.exit(code)
 
