@@ -89,7 +89,8 @@ def test_hot_and_throttled_devices(kinds):
         "INSERT INTO device VALUES ('pi-a', 0, '', 'Pi 4', '', '', 4, 0, '', 'onnx', 1, 0, '', ''),"
         " ('pi-b', 1, '', 'Pi 5', '', '', 4, 0, '', 'onnx', 1, 0, '', ''),"
         " ('pi-c', 2, '', 'Pi 5', '', '', 4, 0, '', 'onnx', 1, 0, '', '');"
-        "INSERT INTO device_sample (device, time, temperature, throttled) VALUES ('pi-a', 1, 20, 0), ('pi-a', 2, 85, 0), ('pi-b', 1, 90, 0),"
+        "INSERT INTO device_sample (device, time, temperature, throttled)"
+        " VALUES ('pi-a', 1, 20, 0), ('pi-a', 2, 85, 0), ('pi-b', 1, 90, 0),"
         " ('pi-b', 2, 50, 0), ('pi-c', 2, 60, 1);"
     )
     assert kinds(*GOOD, devices=tables) == ["hot", "throttled"]
