@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the picture (.png, .pdf or .svg); default: DIR/report.png, or comparison.png for several",
     )
     parser.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="list the refused updates that the runs kept, and where their arrays are",
+    )
+    parser.add_argument(
         "--mlflow",
         nargs="?",
         const="",
@@ -42,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         stores = [stack.enter_context(RunStore.open(folder)) for folder in arguments.folders]
         if arguments.mlflow is not None:
             return _export(stores, arguments.mlflow)
+        if arguments.quarantine:
+            return _quarantine(stores)
         one = len(stores) == 1
         out: Path = arguments.out or (stores[0].folder / "report.png" if one else Path("comparison.png"))
         try:
@@ -60,6 +67,14 @@ def _export(stores: "Sequence[RunStore]", uri: str) -> int:
         raise InputError("--mlflow: give a URI, or set MLFLOW_TRACKING_URI, for example sqlite:///mlflow.db")
     for store in stores:
         _say(f"{store.folder}: run {export_run(store, uri)} at {uri}")
+    return 0
+
+
+def _quarantine(stores: "Sequence[RunStore]") -> int:
+    from fedloom_server.report.table import quarantine_table
+
+    for store in stores:
+        _say(f"{store.folder}: {quarantine_table(store)}")
     return 0
 
 
