@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedloom_client.finetune.command import add_source_arguments
 from fedloom_edge.errors import InputError
 
 _CALIBRATION_SAMPLES = 256
@@ -18,15 +19,7 @@ _CALIBRATION_SAMPLES = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fedloom edge quantize`."""
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder or .fedloom file")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help=".npz, .csv or folder of images, as for finetune",
-    )
-    parser.add_argument("--target", default="label", metavar="COLUMN", help="what to predict, of a .csv")
+    add_source_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="which samples calibrate; the others measure")
     parser.add_argument("--out", type=Path, default=None, metavar="PATH", help="default: ARTEFACT itself")
 

@@ -5,8 +5,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
+from fedloom_server.database import transaction
 
 FORMAT = 2
 """What this version writes. Format 1 (without checkpoints) can be read and reported, not resumed."""
@@ -192,16 +193,9 @@ class RunStore:
             os.close(self._lock)
             self._lock = None
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All writes inside become visible together or not at all."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        return transaction(self._connection)
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Write facts about the run; a known key is replaced."""

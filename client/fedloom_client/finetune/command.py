@@ -18,15 +18,7 @@ _SETTINGS = ("epochs", "lr", "batch_size", "patience")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fedloom edge finetune`."""
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder or .fedloom file")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help=".npz with x and y, .csv with a header line, or a folder with a folder of images a class",
-    )
-    parser.add_argument("--target", default="label", metavar="COLUMN", help="what to predict, of a .csv")
+    add_source_arguments(parser)
     parser.add_argument("--out", type=Path, default=None, metavar="PATH", help="default: ARTEFACT-tuned")
     parser.add_argument(
         "--epochs", type=int, default=None, help="passes over the data (default: the artefact's)"
@@ -40,6 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order, the held-out part and dropout")
     parser.add_argument("--cache-mb", type=float, default=512, help="most megabytes of features on disk")
     parser.add_argument("--cache-dir", type=Path, default=None, metavar="DIR", help="default: the system's")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which artefact, and which data of this machine."""
+    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder or .fedloom file")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=".npz with x and y, .csv with a header line, or a folder with a folder of images a class",
+    )
+    parser.add_argument("--target", default="label", metavar="COLUMN", help="what to predict, of a .csv")
 
 
 def run(arguments: argparse.Namespace) -> int:

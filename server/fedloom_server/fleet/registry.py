@@ -5,14 +5,13 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from fedloom_edge.errors import InputError, LinkError
+from fedloom_server.database import transaction
 from fedloom_server.fleet.authority import Authority
 
 DATABASE = "fleet.db"
@@ -73,7 +72,7 @@ class Registry:
         if not _NAME.fullmatch(device):
             raise InputError(f"device name {device!r}: use 1 to 63 of a-z, 0-9 and -, for example pi-kitchen")
         token = secrets.token_urlsafe(16)
-        with self._transaction():
+        with transaction(self._connection):
             if self._valid(device):
                 raise InputError(
                     f"{device} is in the fleet already; revoke it first (fedloom fleet revoke {device})"
@@ -91,7 +90,7 @@ class Registry:
         Raises:
             LinkError: the token is unknown, used or expired, or the request is malformed.
         """
-        with self._transaction():
+        with transaction(self._connection):
             row = self._connection.execute(
                 "SELECT device, expires, used FROM invitation WHERE token_sha256 = ?", (_digest(token),)
             ).fetchone()
@@ -112,7 +111,7 @@ class Registry:
     def admit(self, device: str, request_pem: bytes, authority: Authority) -> x509.Certificate:
         """Issue a certificate to `device`: one that this machine made itself, or a renewal."""
         certificate = authority.issue_device(device, request_pem)
-        with self._transaction():
+        with transaction(self._connection):
             self._add(certificate, device)
         return certificate
 
@@ -132,7 +131,7 @@ class Registry:
             InputError: there is none.
         """
         now = time.time()
-        with self._transaction():
+        with transaction(self._connection):
             done = self._connection.execute(
                 "UPDATE certificate SET revoked = ? WHERE device = ? AND revoked IS NULL", (now, device)
             ).rowcount
@@ -180,16 +179,6 @@ class Registry:
                 certificate.not_valid_after_utc.timestamp(),
             ),
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def _digest(token: str) -> str:
