@@ -20,6 +20,8 @@ from fedloom_edge.errors import FedloomError
 
 CLIENT_FAILED = 1
 """Error code of a reply whose reason is a sentence for the operator."""
+ROUND = "server-round"
+"""Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
 
 
 def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
@@ -43,6 +45,7 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
     def answer(message: Message, context: Context) -> Message:
         try:
             content = handle(_member(recipe, int(context.node_config["partition-id"])), message)
+            _name_round(message, content)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -88,9 +91,7 @@ def _train(member: _Member, message: Message) -> RecordDict:
     config = message.content.config_records["config"]
     assignment = Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(
-            int(_number(config, "seed")), int(_number(config, "server-round")), member.partition
-        ),
+        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
     update = member.node.train(_arrays(message), _constants(message), assignment)
@@ -107,6 +108,13 @@ def _evaluate(member: _Member, message: Message) -> RecordDict:
     metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
     metrics["seconds"] = time.perf_counter() - began
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
+
+
+def _name_round(message: Message, content: RecordDict) -> None:
+    """Say which round is answered, so that a reply that comes too late is known as such."""
+    config = message.content.config_records.get("config")
+    if config is not None and isinstance(asked := config.get(ROUND), int):
+        content[ROUND] = ConfigRecord({ROUND: asked})
 
 
 def _arrays(message: Message) -> Arrays:

@@ -36,6 +36,7 @@ COMMANDS = {
     ),
     "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
+    "resume": Command("fedloom_server.resume", "server", "go on with a run after a crash or a stop"),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
     "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),

@@ -87,18 +87,32 @@ class ExactMean:
         self.weight += sum(counts)
         self.count += len(counts)
 
-    def mean(self) -> Arrays:
+    def merge(self, other: "ExactMean") -> None:
+        """Fold in all that `other` has, which was made with the same reference and largest weight."""
+        for name, total in self._sums.items():
+            total.merge(other._sums[name])
+        self.weight += other.weight
+        self.count += other.count
+
+    def mean(self, scaled: "Sequence[tuple[ExactMean, float]]" = ()) -> Arrays:
         """The mean so far, in the reference's names, order, shapes and dtypes.
+
+        `scaled` are further sums whose updates count with their weights and with their differences to
+        the reference times a factor; they are added in the order given.
 
         Raises:
             ValueError: nothing was folded in.
         """
-        if not self.count:
+        weight = self.weight + sum(other.weight for other, _ in scaled)
+        if not weight:
             raise ValueError("a mean of no updates")
-        return {
-            name: (array + self._sums[name].value().reshape(array.shape) / self.weight).astype(array.dtype)
-            for name, array in self.reference.items()
-        }
+        result: Arrays = {}
+        for name, array in self.reference.items():
+            total = self._sums[name].value()
+            for other, factor in scaled:
+                total = total + factor * other._sums[name].value()
+            result[name] = (array + total.reshape(array.shape) / weight).astype(array.dtype)
+        return result
 
     def state(self) -> Arrays:
         """What has been folded in, as arrays to keep; equal sets of updates give equal bytes."""
@@ -152,6 +166,17 @@ class _Sum:
             bits = terms.view(np.uint64)
             self._first[part] += bits[0] if len(rows) == 1 else bits.sum(axis=0, dtype=np.uint64)
         self._terms += len(rows)
+
+    def merge(self, other: "_Sum") -> None:
+        """Add another sum's integer to this one's."""
+        limbs, more = self.digits(), other.digits()
+        for index, limb in enumerate(more):
+            if index < len(limbs):
+                limbs[index] = limbs[index] + limb
+            else:
+                limbs.append(limb)
+        self.restore(limbs)
+        self.digits()
 
     def _make_room(self, terms: int) -> None:
         """Carry where `terms` more could overflow a limb."""

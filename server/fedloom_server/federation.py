@@ -2,33 +2,35 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MetricRecord
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.flower_app import from_record, to_record
 from fedloom_client.preprocess import prepare
 from fedloom_client.samples import Samples
 from fedloom_client.seeds import derive_seed
 from fedloom_client.task import Task
 from fedloom_client.trainer import Evaluation, Trainer
 from fedloom_client.training import Training
-from fedloom_edge.arrays import Arrays, arrays_sha256
+from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
+from fedloom_server.checkpoints import Checkpoint, Checkpoints, Keep
+from fedloom_server.client_state import states_keeper
 from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.guard import Guard
-from fedloom_server.messages import Batch, Traffic, attach
+from fedloom_server.messages import Batch
+from fedloom_server.norms import PAST, GuardSettings, RoundNorms
+from fedloom_server.open_round import OpenRound, Pace
+from fedloom_server.phases import evaluate_clients, train_clients
+from fedloom_server.reputation import Reputation
 from fedloom_server.roster import Member, OrderedGrid, meet
-from fedloom_server.spread import Spread, spread
-from fedloom_server.store import ClientRound, ClientRow, Round, RunStore
-from fedloom_server.strategies import is_server_optimizer
-from fedloom_server.updates import collect, same_metrics, split_statistics
+from fedloom_server.store import ClientRow, Round, RunStore
+from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,10 @@ class Plan:
         clients: how many nodes take part.
         seed: of everything that is drawn at random.
         early_stop: when to stop before `rounds`, or None.
+        guard: what is done with outliers, and how many good updates a round needs.
+        keep: which checkpoints stay on disk.
+        deadline: seconds that a phase of a round waits for replies; None to wait for all.
+        save_seconds: least time between two saves of an open round.
     """
 
     task: Task
@@ -50,6 +56,10 @@ class Plan:
     clients: int
     seed: int
     early_stop: EarlyStop | None = None
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    keep: Keep = field(default_factory=Keep)
+    deadline: float | None = None
+    save_seconds: float = 2.0
 
 
 class Watcher(Protocol):
@@ -65,7 +75,12 @@ class Watcher(Protocol):
 
 
 class Federation:
-    """A run: rounds of training and evaluation, each one transaction in the store."""
+    """A run: rounds of training and evaluation, each one transaction in the store.
+
+    Everything that decides the future of a run is in its attributes and in the strategy's state; a
+    checkpoint holds all of it, so that `run` goes on from the store's newest one as if nothing had
+    happened.
+    """
 
     def __init__(
         self,
@@ -77,6 +92,12 @@ class Federation:
         watchers: Sequence[Watcher] = (),
         label_counts: Callable[[int], list[int] | None] = lambda client: None,
     ) -> None:
+        """Prepare a run.
+
+        Raises:
+            InputError: the strategy's state cannot be kept.
+        """
+        require_codec(strategy)
         self.plan = plan
         self.strategy = strategy
         self.trainer = trainer
@@ -84,39 +105,49 @@ class Federation:
         self.store = store
         self.watchers = watchers
         self.label_counts = label_counts
+        self.checkpoints = Checkpoints(store, plan.keep)
+        self.number = 0
         self.arrays: Arrays = {}
         self.constants: Arrays = {}
         self.best: tuple[float, str] | None = None
-        self._trained = self._aggregated = 0.0
+        self.past: list[RoundNorms] = []
+        self.reputation = Reputation()
+        self.strategy_state: Arrays = {}
+        self._state: dict[str, Any] = {}  # of the last checkpoint of a finished phase
+        self._pace = Pace(plan.save_seconds)
+        self._changed: dict[int, RecordDict] = {}
 
     def run(self, grid: Grid) -> None:
-        """Run all rounds on `grid`; the store holds what they come to.
+        """Run the rounds that are left on `grid`; the store holds what they come to.
 
         Raises:
-            RunError: no client gave a usable update in a round.
+            RunError: too few clients gave a usable update, however often the round was repeated, or a
+                checkpoint or the data is not what it was.
             Stopped: an operator asked for that.
         """
         members = meet(grid, self.plan.clients)
-        ordered = OrderedGrid(grid, members)
-        self._begin(members)
-        operators = Operators(self.store, ordered, self.strategy)
-        self._finish_round(self._central(0), [], time.perf_counter())
-        for number in range(1, self.plan.rounds + 1):
-            operators.obey(number)
-            self._round(number, ordered)
-            if self.plan.early_stop and (reason := self.plan.early_stop.reached(self.store.rounds())):
-                self.store.event("early-stop", round_number=number, reason=reason)
-                break
+        self.roster = OrderedGrid(grid, members)
+        self.declared = {member.client: member.examples for member in members}
+        self._keeper = states_keeper(grid)
+        saved = self.checkpoints.newest()
+        opened: OpenRound | None = None
+        if saved is None:
+            self._begin(members)
+        else:
+            opened = self._go_on(saved, members)
+        operators = Operators(self.store, self.roster, self.strategy)
+        while not self._over():
+            operators.obey(self.number + 1)
+            self._round(opened or self._opened(self.number + 1))
+            opened = None
 
     def _begin(self, members: Sequence[Member]) -> None:
-        """Fit the preprocessing, draw the initial arrays, write down who takes part."""
+        """Fit the preprocessing, draw the initial arrays, write down who takes part: round 0."""
         preprocess = self.plan.task.preprocess
         if preprocess is not None:
             self.constants = preprocess.merge(member.summary for member in members)
-            self.test = prepare(self.test, preprocess, self.constants)
+        self._prepare_test()
         self.arrays = self.trainer.initial_arrays(derive_seed(self.plan.seed, "initial"))
-        self.guard = Guard.of(self.arrays)
-        self._largest_shard = max((member.examples for member in members), default=1)
         rows = (
             ClientRow(m.client, f"client {m.client}", m.examples, m.validation, self.label_counts(m.client))
             for m in members
@@ -127,125 +158,144 @@ class Federation:
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
+        self._finish_round(self._central(0), self._opened(0))
 
-    def _round(self, number: int, grid: OrderedGrid) -> None:
-        began = time.perf_counter()
-        self._seed(number, "train")
-        traffic = Traffic()
-        train_loss, rows = self._train(number, grid, traffic)
-        self._seed(number, "evaluate")
-        federated, evaluated = self._evaluate(number, grid, traffic)
+    def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:
+        """Take over a checkpoint; gives the round that was open, if one was."""
+        for row, member in zip(self.store.clients(), members, strict=True):
+            if (row.id, row.examples, row.validation) != (member.client, member.examples, member.validation):
+                raise RunError(
+                    f"client {row.id} had {row.examples} examples when the run began and has "
+                    f"{member.examples} now; give it the data that it had"
+                )
+        state = saved.state
+        self.number = saved.round
+        self.arrays = self.store.get_arrays(state["arrays"])
+        self.constants = self.store.get_arrays(digest) if (digest := state["constants_arrays"]) else {}
+        self.strategy_state = self.store.get_arrays(digest) if (digest := state["strategy_arrays"]) else {}
+        restore_state(self.strategy, self.strategy_state)
+        self.best = (state["best"][0], state["best"][1]) if state["best"] else None
+        self.past = [RoundNorms(*values) for values in state["norms"]]
+        self.reputation.restore(state["reputation"])
+        self._state = {key: value for key, value in state.items() if key != "open"}
+        self._prepare_test()
+        if self._keeper is not None:
+            clients = self.checkpoints.client_states(saved)
+            self._keeper.restore_states({self.roster.node_of(c): records for c, records in clients.items()})
+        with self.store.transaction():
+            self.store.event("resumed", round_number=saved.round, open=saved.open)
+        return OpenRound.restored(state["open"]) if saved.open else None
+
+    def _prepare_test(self) -> None:
+        if self.plan.task.preprocess is not None:
+            self.test = prepare(self.test, self.plan.task.preprocess, self.constants)
+
+    def _opened(self, number: int) -> OpenRound:
+        return OpenRound(number, Batch(number, "train", self.plan.task.metric))
+
+    def _over(self) -> bool:
+        """Whether the last round is done, or early stopping says so."""
+        reason = self.plan.early_stop.reached(self.store.rounds()) if self.plan.early_stop else ""
+        if reason:
+            self.store.event("early-stop", round_number=self.number, reason=reason)
+        return bool(reason) or self.number >= self.plan.rounds
+
+    def _round(self, opened: OpenRound) -> None:
+        if opened.batch.phase == "train":
+            norms = train_clients(self, opened)
+            self.past = [*self.past, norms][-PAST:]
+            opened.rows |= opened.batch.entries
+            opened.note_faults()
+            opened.batch = Batch(opened.number, "evaluate", self.plan.task.metric)
+            if self._pace.due():
+                self._state = self._whole_state()
+                self.save_open(opened, {})
+        opened.batch.entries.clear()  # evaluation is cheap: it begins anew
+        federated = evaluate_clients(self, opened)
+        rows = list(opened.rows.values())
         entry = replace(
-            self._central(number),
-            train_loss=train_loss,
+            self._central(opened.number),
+            train_loss=opened.train_loss,
+            train_seconds=opened.train_seconds,
+            aggregate_seconds=opened.aggregate_seconds,
             federated_loss=federated.loss,
             federated_metric=federated.metric,
             worst_metric=federated.worst,
             clients_ok=sum(row.status == "ok" for row in rows),
             clients_failed=sum(row.status == "failed" for row in rows),
             rejected=sum(row.status == "rejected" for row in rows),
-            train_seconds=self._trained - began,
-            aggregate_seconds=self._aggregated - self._trained,
-            bytes_up=traffic.up,
-            bytes_down=traffic.down,
+            bytes_up=opened.traffic.up,
+            bytes_down=opened.traffic.down,
         )
-        self._finish_round(entry, [*rows, *evaluated], began)
+        self._finish_round(entry, opened)
 
-    def _seed(self, number: int, phase: str) -> None:
-        # Flower's strategies draw from Python's and numpy's global generators; seeding both for each
-        # round and phase makes a round independent of those before it: a run can go on from any.
-        seed = derive_seed(self.plan.seed, number, phase)
+    def seed(self, *parts: int | str) -> None:
+        """Make what follows independent of everything before it, so that a run can go on from any round.
+
+        Flower's strategies draw from Python's and numpy's global generators.
+        """
+        seed = derive_seed(self.plan.seed, *parts)
         random.seed(seed)
         np.random.seed(seed % 2**32)
 
-    def _train(
-        self, number: int, grid: OrderedGrid, traffic: Traffic
-    ) -> tuple[float | None, list[ClientRound]]:
-        """One phase of training: afterwards `self.arrays` are the new global arrays."""
-        averaged = self.trainer.statistics if is_server_optimizer(self.strategy) else frozenset[str]()
-        trained, _ = split_statistics(to_record(self.arrays), averaged)
-        settings = self.plan.training.at_round(number, self.plan.rounds).to_config()
-        config = ConfigRecord({**settings, "seed": self.plan.seed})
-        messages = list(self.strategy.configure_train(number, trained, config, grid))
-        attach(messages, arrays=to_record(self.arrays), constants=to_record(self.constants))
-        updates = collect(self.strategy, self.arrays, averaged, self._largest_shard)
-        batch = Batch(number, "train", self.plan.task.metric, updates.add)
-        self._exchange(batch, messages, grid, traffic, self.guard.refuses_update)
-        if not batch.accepted:
-            raise RunError(
-                f"round {number}: no usable update from {len(messages)} clients; {batch.first_fault()}"
-            )
-        self._trained = time.perf_counter()
-        replies, statistics = updates.for_strategy()
-        arrays, metrics = self.strategy.aggregate_train(number, replies)
-        if arrays is None:
-            raise RunError(f"round {number}: the strategy made no model out of {batch.accepted} updates")
-        merged = {**from_record(arrays), **statistics}
-        self.arrays = {name: merged[name].astype(old.dtype) for name, old in self.arrays.items()}
-        self._aggregated = time.perf_counter()
-        return _figure(metrics, "train-loss"), batch.rows
+    def save_if_due(self, opened: OpenRound, updates: Callable[[], dict[str, Any]]) -> None:
+        """Save the open round, with what `updates` says is in, if it is time to."""
+        if self._pace.due():
+            self.save_open(opened, updates())
 
-    def _evaluate(self, number: int, grid: OrderedGrid, traffic: Traffic) -> tuple[Spread, list[ClientRound]]:
-        """One phase of evaluation on the clients' validation parts."""
-        config = ConfigRecord({"seed": self.plan.seed})
-        arrays = to_record(self.arrays)
-        messages = list(self.strategy.configure_evaluate(number, arrays, config, grid))
-        attach(messages, arrays=arrays, constants=to_record(self.constants))
-        replies: dict[int, Message] = {}
-        batch = Batch(number, "evaluate", self.plan.task.metric, replies.__setitem__)
-        self._exchange(batch, messages, grid, traffic, self.guard.refuses_evaluation)
-        # A shard too small for a validation part answers with no examples: nothing to average.
-        measured = [replies[client] for client in sorted(replies) if _examples(replies[client])]
-        if measured:
-            self.strategy.aggregate_evaluate(number, same_metrics(measured))
-        return spread(batch.rows, higher_is_better=self.plan.task.metric == "accuracy"), batch.rows
-
-    def _exchange(
-        self,
-        batch: Batch,
-        messages: Sequence[Message],
-        grid: OrderedGrid,
-        traffic: Traffic,
-        refuses: Callable[[Message], str],
-    ) -> None:
-        """Send messages and sort the replies into accepted, rejected and failed as they arrive."""
-        traffic.sent(messages)
-        asked = {grid.client_of(message.metadata.dst_node_id) for message in messages}
-        for done, reply in enumerate(grid.send_and_receive(messages), start=1):
-            client = grid.clients.get(reply.metadata.src_node_id)
-            if client is None or client not in asked:
-                continue  # an engine's own error replies can carry no client: it is missing below
-            asked.discard(client)
-            reason = "" if reply.has_error() else refuses(reply)
-            batch.add(client, reply, reason, traffic.received(reply))
-            for watcher in self.watchers:
-                watcher.client_done(batch.round_number, batch.phase, done, len(messages))
-        for client in asked:
-            batch.missing(client)
+    def save_open(self, opened: OpenRound, updates: dict[str, Any]) -> None:
+        """Save where the open round stands: one transaction after the arrays that it refers to."""
+        began = time.perf_counter()
+        reputation = self.reputation.state()  # an earlier attempt at this round may have changed it
+        state = {**self._state, "reputation": reputation, "open": {**opened.state(), "updates": updates}}
+        self._gather_states()
+        with self.store.transaction():
+            self.checkpoints.add(self.number, state, self._changed)
+        self._changed = {}
+        self._pace.saved(began)
 
     def _central(self, number: int) -> Round:
         """Evaluate the global arrays on the held-out test set."""
         result: Evaluation = self.trainer.evaluate(self.arrays, self.test)
         return Round(number, result.loss, result.metrics[self.plan.task.metric], dict(result.metrics))
 
-    def _finish_round(self, entry: Round, rows: Iterable[ClientRound], began: float) -> None:
+    def _finish_round(self, entry: Round, opened: OpenRound) -> None:
         """Arrays first, then one transaction that refers to them, then the files nobody refers to."""
-        digest = self.store.put_arrays(self.arrays)
-        entry = replace(entry, arrays=digest, seconds=time.perf_counter() - began)
-        rows = list(rows)
-        with self.store.transaction():
-            self.store.add_round(entry, rows)
-            self.store.event("round", round_number=entry.number)
-            for row in rows:
-                if row.status != "ok":
-                    self.store.event(row.status, round_number=row.round, client=row.client, reason=row.reason)
-                for warning in row.metrics.get("warnings", ()):
-                    self.store.event("warning", round_number=row.round, client=row.client, reason=warning)
+        self.number = opened.number
+        self._state = self._whole_state()
+        entry = replace(entry, arrays=self._state["arrays"])
         self._note_best(entry)
-        best = [self.best[1]] if self.best else []
-        self.store.keep_arrays({digest, *best, *([arrays_sha256(self.constants)] if self.constants else [])})
+        self._state["best"] = self.best
+        opened.note_faults()
+        self._gather_states()
+        entry = replace(entry, seconds=opened.elapsed())
+        with self.store.transaction():
+            self.store.add_round(entry, [*opened.rows.values(), *opened.batch.rows])
+            self.store.event("round", round_number=entry.number)
+            opened.write_events(self.store)
+            self.checkpoints.add(self.number, self._state, self._changed)
+        self._changed = {}
+        self.checkpoints.prune(self.number, [self.best[1]] if self.best else [])
         for watcher in self.watchers:
             watcher.round_done(entry)
+
+    def _whole_state(self) -> dict[str, Any]:
+        """Everything that the future of the run depends on, arrays by their hash."""
+        self.strategy_state = state_of(self.strategy)
+        put = self.store.put_arrays
+        return {
+            "arrays": put(self.arrays),
+            "constants_arrays": put(self.constants) if self.constants else None,
+            "strategy_arrays": put(self.strategy_state) if self.strategy_state else None,
+            "best": self.best,
+            "norms": [[norms.centre, norms.spread] for norms in self.past],
+            "reputation": self.reputation.state(),
+        }
+
+    def _gather_states(self) -> None:
+        if self._keeper is not None:
+            changed = self._keeper.changed_states()
+            self._changed |= {self.roster.client_of(node): state for node, state in changed.items()}
 
     def _note_best(self, entry: Round) -> None:
         """Remember the arrays of the best round by the clients' validation parts, never the test set."""
@@ -254,13 +304,3 @@ class Federation:
         value = entry.federated_metric if self.plan.task.metric == "accuracy" else -entry.federated_metric
         if self.best is None or value > self.best[0]:
             self.best = (value, entry.arrays)
-
-
-def _figure(metrics: MetricRecord | None, name: str) -> float | None:
-    value = None if metrics is None else metrics.get(name)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _examples(reply: Message) -> int:
-    count = reply.content.metric_records["metrics"]["num-examples"]
-    return count if isinstance(count, int) else 0

@@ -1,78 +1,144 @@
 """The guard: looks at every update before a strategy does, and refuses what could harm the model."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
+from fedloom_client.flower_app import ROUND
 from fedloom_edge.arrays import Arrays
 
 MAX_EXAMPLES = 10**9
 """Largest example count that a client may claim."""
+GROWTH = 2
+"""How much larger than at the start of a run a client's shard may be said to be."""
+LARGEST = 2.0**128
+"""Bound on any value's magnitude: what float32 can hold, also for wider dtypes."""
+_SPARE_BYTES = 1 << 20  # metrics, names and framing beside the arrays
+_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the guard has to say of one reply.
+
+    Attributes:
+        reason: `rule: figure`, why it must not reach a strategy; empty if it may.
+        norm: L2 norm of its difference to the global arrays; None where it was not measured.
+    """
+
+    reason: str
+    norm: float | None = None
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Accepts exactly the task's arrays, finite, with a sane example count.
+    """Accepts exactly the task's arrays, finite, with a sane example count, for this round.
 
     Flower itself averages a NaN into the model, broadcasts a `(1,)` array over a layer, and lets a
-    negative example count flip the update's sign.
+    negative example count flip the update's sign. Whether a norm is an outlier is decided later,
+    against the other clients' (`norms.py`).
 
     Attributes:
-        expected: name -> (shape, dtype) of the global arrays.
+        reference: the global arrays that updates start from.
+        metrics: names that every reply to `train` must report beside num-examples.
+        declared: client -> examples that it said it has when the run began.
     """
 
-    expected: Mapping[str, tuple[tuple[int, ...], str]]
+    reference: Arrays
+    metrics: Sequence[str] = ()
+    declared: Mapping[int, int] = field(default_factory=dict[int, int])
 
-    @classmethod
-    def of(cls, arrays: Arrays) -> Self:
-        """A guard for the updates of these global arrays."""
-        return cls({name: (array.shape, array.dtype.str) for name, array in arrays.items()})
-
-    def refuses_update(self, reply: Message) -> str:
-        """Why a reply to `train` must not reach a strategy; empty if it may."""
+    def check_update(self, reply: Message, round_number: int, client: int | None = None) -> Finding:
+        """Judge a reply to `train`."""
+        declared = MAX_EXAMPLES if client is None else self.declared.get(client, MAX_EXAMPLES)
+        largest = min(GROWTH * declared, MAX_EXAMPLES)
         records = reply.content.array_records
-        if list(records) != ["arrays"]:
-            return f"records: expected one ArrayRecord 'arrays', got {sorted(records)}"
-        return _metrics_fault(reply, minimum=1) or self._arrays_fault(records["arrays"])
+        reason = (
+            _record_fault(list(records), "ArrayRecord", "arrays")
+            or self._size_fault(reply)
+            or _round_fault(reply, round_number)
+            or _metrics_fault(reply, 1, largest, self.metrics)
+            or self._layout_fault(records["arrays"])
+        )
+        return Finding(reason) if reason else self._measure(records["arrays"])
 
-    def refuses_evaluation(self, reply: Message) -> str:
-        """Why a reply to `evaluate` must not reach a strategy; empty if it may."""
-        return _metrics_fault(reply, minimum=0)
+    def check_evaluation(self, reply: Message, round_number: int) -> Finding:
+        """Judge a reply to `evaluate`."""
+        return Finding(_round_fault(reply, round_number) or _metrics_fault(reply, 0, MAX_EXAMPLES, ("loss",)))
 
-    def _arrays_fault(self, record: ArrayRecord) -> str:
-        if list(record) != list(self.expected):
-            odd = sorted(set(record) ^ set(self.expected)) or "in another order"
+    def _size_fault(self, reply: Message) -> str:
+        size = sum(record.count_bytes() for record in reply.content.values())
+        bound = _SPARE_BYTES + 2 * sum(array.nbytes for array in self.reference.values())
+        return f"size: {size} bytes, at most {bound} are expected" if size > bound else ""
+
+    def _layout_fault(self, record: ArrayRecord) -> str:
+        if list(record) != list(self.reference):
+            odd = sorted(set(record) ^ set(self.reference)) or "in another order"
             return f"names: arrays differ from the task's: {odd}"
         for name, entry in record.items():
-            shape, dtype = self.expected[name]
+            expected = self.reference[name]
             try:
                 array: NDArray[Any] = entry.numpy()
             except (ValueError, TypeError, OSError, EOFError) as error:
                 return f"bytes: array {name!r} cannot be read ({error})"
-            if (array.shape, array.dtype.str) != (shape, dtype):
+            if (array.shape, array.dtype.str) != (expected.shape, expected.dtype.str):
                 return (
-                    f"shape: array {name!r} is {array.dtype.str}{array.shape}, the task's is {dtype}{shape}"
+                    f"shape: array {name!r} is {array.dtype.str}{array.shape}, "
+                    f"the task's is {expected.dtype.str}{expected.shape}"
                 )
-            if bad := int(array.size - np.isfinite(array).sum()):
-                return f"finite: array {name!r} has {bad} values that are not finite"
         return ""
 
+    def _measure(self, record: ArrayRecord) -> Finding:
+        total = 0.0
+        for name, entry in record.items():
+            array = entry.numpy()
+            square = squared_distance(array, self.reference[name])
+            if not math.isfinite(square) or (array.itemsize > 4 and np.abs(array).max(initial=0) > LARGEST):
+                if bad := int(array.size - np.isfinite(array).sum()):
+                    return Finding(f"finite: array {name!r} has {bad} values that are not finite")
+                return Finding(f"finite: array {name!r} has values beyond {LARGEST:.3g}")
+            total += square
+        return Finding("", math.sqrt(total))
 
-def _metrics_fault(reply: Message, minimum: int) -> str:
-    records = reply.content.metric_records
-    if list(records) != ["metrics"]:
-        return f"records: expected one MetricRecord 'metrics', got {sorted(records)}"
-    metrics: MetricRecord = records["metrics"]
+
+def squared_distance(array: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Sum of squared differences in float64, in one order on every machine; NaN or infinite if a value is."""
+    flat, origin = array.reshape(-1), reference.reshape(-1)
+    total = 0.0
+    with np.errstate(all="ignore"):
+        for start in range(0, flat.size, _CHUNK):
+            part = np.subtract(flat[start : start + _CHUNK], origin[start : start + _CHUNK], dtype=np.float64)
+            total += float(np.dot(part, part))
+    return total
+
+
+def _record_fault(names: list[str], kind: str, expected: str) -> str:
+    return "" if names == [expected] else f"records: expected one {kind} {expected!r}, got {sorted(names)}"
+
+
+def _round_fault(reply: Message, round_number: int) -> str:
+    """A client names the round that it answers; one that does not is known by its message alone."""
+    record = reply.content.config_records.get(ROUND)
+    if record is None or record.get(ROUND) == round_number:
+        return ""
+    return f"stale: the reply is to round {record.get(ROUND)!r}, this is round {round_number}"
+
+
+def _metrics_fault(reply: Message, minimum: int, maximum: int, required: Sequence[str]) -> str:
+    if fault := _record_fault(list(reply.content.metric_records), "MetricRecord", "metrics"):
+        return fault
+    metrics: MetricRecord = reply.content.metric_records["metrics"]
     count = metrics.get("num-examples")
-    if not isinstance(count, int) or not minimum <= count <= MAX_EXAMPLES:
-        return (
-            f"examples: num-examples is {count!r}, expected a whole number from {minimum} to {MAX_EXAMPLES}"
-        )
+    if not isinstance(count, int) or isinstance(count, bool) or not minimum <= count <= maximum:
+        return f"examples: num-examples is {count!r}, expected a whole number from {minimum} to {maximum}"
+    for name in required:
+        if name not in metrics:
+            return f"metrics: {name} is missing"
     for name, value in metrics.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
             return f"metrics: {name} is {value!r}, expected a finite number"

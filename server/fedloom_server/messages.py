@@ -1,13 +1,17 @@
 """What goes to clients and what comes back: contents, byte counts, and a row a reply."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedloom_server.guard import Finding
 from fedloom_server.store import ClientRound
+
+NORM = "update-norm"
+"""The guard's figure among a client's metrics: L2 norm of its difference to the global arrays."""
 
 
 def attach(messages: Sequence[Message], *, arrays: ArrayRecord, constants: ArrayRecord) -> None:
@@ -44,28 +48,43 @@ def _bytes(message: Message) -> int:
 
 @dataclass
 class Batch:
-    """The replies of one phase of a round: a row each, and what `accept` does with the accepted ones."""
+    """The replies of one phase of a round, a row each."""
 
     round_number: int
     phase: str
     metric: str
-    accept: Callable[[int, Message], None]
     entries: dict[int, ClientRound] = field(default_factory=dict[int, ClientRound])
     began: float = field(default_factory=time.perf_counter)
 
-    def add(self, client: int, reply: Message, reason: str, count: int) -> None:
-        """Take in a reply; `reason` is the guard's, empty where it accepts."""
+    def add(self, client: int, reply: Message, finding: Finding, count: int) -> None:
+        """Take in a reply of `count` bytes, of which the guard says `finding`."""
         if reply.has_error():
             self._note(client, "failed", reply.error.reason or f"error code {reply.error.code}")
-        elif reason:
-            self._note(client, "rejected", reason, bytes_up=count)
+        elif finding.reason:
+            self._note(client, "rejected", finding.reason, bytes_up=count)
         else:
-            self.accept(client, reply)
-            self._note(client, "ok", "", bytes_up=count, **self._figures(reply))
+            self._note(client, "ok", "", bytes_up=count, **self._figures(reply, finding.norm))
 
-    def missing(self, client: int) -> None:
+    def refuse(self, client: int, reason: str) -> None:
+        """Turn an accepted reply into a rejected one."""
+        self.entries[client] = replace(self.entries[client], status="rejected", reason=reason)
+
+    def missing(self, client: int, reason: str) -> None:
         """Note a client that gave no reply."""
-        self._note(client, "failed", "no reply")
+        self._note(client, "failed", reason)
+
+    @property
+    def norms(self) -> dict[int, float]:
+        """Norm of each accepted update."""
+        return {client: row.metrics[NORM] for client, row in self.entries.items() if row.status == "ok"}
+
+    def reported(self) -> dict[int, dict[str, Any]]:
+        """The figures that each accepted client itself reported."""
+        return {
+            client: {name: value for name, value in row.metrics.items() if name not in (NORM, "warnings")}
+            for client, row in self.entries.items()
+            if row.status == "ok"
+        }
 
     @property
     def rows(self) -> list[ClientRound]:
@@ -88,8 +107,10 @@ class Batch:
             self.round_number, client, self.phase, status, reason, finished=finished, **figures
         )
 
-    def _figures(self, reply: Message) -> dict[str, Any]:
+    def _figures(self, reply: Message, norm: float | None) -> dict[str, Any]:
         metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
+        if norm is not None:
+            metrics[NORM] = norm
         if "warnings" in reply.content.config_records:
             metrics["warnings"] = reply.content.config_records["warnings"]["warnings"]
         training = self.phase == "train"

@@ -85,10 +85,16 @@ class OrderedGrid(GridWrapper):
         super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
         self.excluded: set[int] = set()
+        self.left_out: set[int] = set()
 
     def get_node_ids(self) -> Iterable[int]:
-        """Node ids in the order of their shards, without excluded clients."""
-        return [node for node, client in self.clients.items() if client not in self.excluded]
+        """Node ids in the order of their shards, without those excluded or left out for now."""
+        hidden = self.excluded | self.left_out
+        return [node for node, client in self.clients.items() if client not in hidden]
+
+    def node_of(self, client: int) -> int:
+        """The node that has a client's shard."""
+        return next(node for node, other in self.clients.items() if other == client)
 
     def client_of(self, node_id: int) -> int:
         """Index of a node's shard."""

@@ -1,9 +1,11 @@
 """The run store: `run.db` (SQLite, WAL) and content-addressed arrays in a run's folder."""
 
+import fcntl
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, fields
 from importlib import resources
@@ -13,8 +15,10 @@ from typing import Any, Self
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
 
-FORMAT = 1
+FORMAT = 2
+"""What this version writes. Format 1 (without checkpoints) can be read and reported, not resumed."""
 DATABASE = "run.db"
+_READABLE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class RunStore:
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
         self._connection = connection
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, Any]) -> Self:
@@ -103,6 +108,7 @@ class RunStore:
             f"PRAGMA journal_mode=WAL; BEGIN; {schema} PRAGMA user_version={FORMAT}; COMMIT;"
         )
         store = cls(folder, connection)
+        store.lock()
         store.set_facts({"status": "running", "started": time.time(), **facts})
         return store
 
@@ -123,11 +129,53 @@ class RunStore:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error as error:
             raise RunError(f"{path} cannot be read ({error}); it may be damaged") from error
-        if version != FORMAT:
+        if version not in _READABLE:
             raise InputError(
-                f"{path} has format {version}, this fedloom reads {FORMAT}; use the version that wrote it"
+                f"{path} has format {version}, this fedloom reads {_READABLE[0]} to {_READABLE[-1]}; "
+                "use the version that wrote it"
             )
         return cls(folder, connection)
+
+    @classmethod
+    def reopen(cls, folder: Path) -> Self:
+        """Open a run's folder to go on with the run; what a killed process left half-written is removed.
+
+        Raises:
+            InputError: there is no run, another process is at work on it, or it is of a format that
+                had no checkpoints.
+            RunError: the database is damaged.
+        """
+        cls.open(folder).close()
+        connection = _connect(folder / DATABASE)
+        try:
+            if int(connection.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
+                raise InputError(
+                    f"{folder} was written before runs could be resumed; start it again with another --out"
+                )
+            store = cls(folder, connection)
+            if (fault := connection.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+                raise RunError(f"{folder / DATABASE} is damaged ({fault}); restore it from a copy")
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{folder / DATABASE} is damaged ({error}); restore it from a copy") from error
+        store.lock()
+        for path in (*folder.glob(".*"), *(folder / "arrays").glob(".*")):
+            if path.is_file():
+                path.unlink()
+        return store
+
+    def lock(self) -> None:
+        """Hold the run for this process; a crash lets it go.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        # On a folder, because SQLite's own locks on run.db end when any handle of that file is closed.
+        self._lock = os.open(self.folder / "arrays", os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise InputError(f"{self.folder}: another process is at work on this run") from None
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +188,9 @@ class RunStore:
         with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -176,6 +227,11 @@ class RunStore:
         self._write("client_round", map(_cells, clients), columns=len(fields(ClientRound)))
         self._write("round", [_cells(entry)], columns=len(fields(Round)))
 
+    def drop_rounds_after(self, number: int) -> None:
+        """Forget rounds later than `number`; call it inside `transaction`."""
+        self._connection.execute("DELETE FROM client_round WHERE round > ?", (number,))
+        self._connection.execute("DELETE FROM round WHERE number > ?", (number,))
+
     def rounds(self) -> list[Round]:
         """The finished rounds by number, round 0 included."""
         return [Round(**_row(row)) for row in self._connection.execute("SELECT * FROM round ORDER BY number")]
@@ -210,6 +266,10 @@ class RunStore:
         """Note that a request is taken up."""
         self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
 
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Run one statement on the tables of another module of ours and return its rows."""
+        return self._connection.execute(statement, values).fetchall()
+
     def put_arrays(self, arrays: Arrays) -> str:
         """Keep arrays under their hash; returns the hash. Writing the same arrays again is free."""
         digest = arrays_sha256(arrays)
@@ -230,6 +290,10 @@ class RunStore:
                 f"{self._arrays_path(digest)} is damaged: its content has another hash than its name"
             )
         return arrays
+
+    def drop_arrays(self, digest: str) -> None:
+        """Remove a file of arrays, so that the same arrays are written anew."""
+        self._arrays_path(digest).unlink(missing_ok=True)
 
     def keep_arrays(self, digests: set[str]) -> None:
         """Remove every kept array file that is not in `digests`."""
@@ -252,6 +316,10 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
+    if not read_only:
+        # In WAL mode this is safe for the database and against a killed process; a power cut can undo
+        # the last commits as a whole, and then the run goes on from the checkpoint before.
+        connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 
 

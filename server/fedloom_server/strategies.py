@@ -86,6 +86,13 @@ def is_server_optimizer(strategy: Strategy) -> bool:
     return isinstance(inner, FedOpt | FedAvgM)
 
 
+def nodes_needed(strategy: Strategy) -> int:
+    """Nodes below which a strategy, or one that it wraps, would wait for more without end."""
+    inner = getattr(strategy, "strategy", None)
+    own = [int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")]
+    return max(1, *own, nodes_needed(inner) if isinstance(inner, Strategy) else 1)
+
+
 def _plain() -> dict[str, type[Strategy]]:
     exported = (getattr(flower, name) for name in flower.__all__)
     return {

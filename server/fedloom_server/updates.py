@@ -1,17 +1,20 @@
 """A round's accepted updates on their way to a strategy: folded into their mean, or kept one by one."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from numpy.typing import NDArray
 
 from fedloom_client.flower_app import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.exact_mean import ExactMean
+from fedloom_server.norms import bucket
 
 WEIGHT = "num-examples"
 _ONLY_MEAN = (
@@ -27,12 +30,26 @@ _ONLY_MEAN = (
 class Updates(Protocol):
     """Takes accepted replies in the order of arrival. A protocol, because what must be kept varies."""
 
-    def add(self, client: int, reply: Message) -> None:
-        """Take in one client's reply to `train`."""
+    def add(self, client: int, reply: Message, norm: float) -> None:
+        """Take in one client's reply to `train`; `norm` is that of its difference to the global arrays."""
+        ...
+
+    def settle(self, highest: int, clip: bool) -> None:
+        """All replies are in: clip those in a bucket of norms beyond `highest`, or leave them out."""
         ...
 
     def for_strategy(self) -> tuple[list[Message], Arrays]:
         """Replies with trained arrays for `aggregate_train`, and the mean of the measured statistics."""
+        ...
+
+    def state(self, put: Callable[[Arrays], str]) -> dict[str, Any]:
+        """What is in, as JSON values; `put` keeps arrays and gives their hash."""
+        ...
+
+    def restore(
+        self, state: Mapping[str, Any], get: Callable[[str], Arrays], metrics: Mapping[int, dict[str, Any]]
+    ) -> None:
+        """Take over what `state` gave; `metrics` are the figures of each client that is in."""
         ...
 
 
@@ -61,44 +78,101 @@ def collect(strategy: Strategy, arrays: Arrays, statistics: frozenset[str], larg
 class MeanOfUpdates:
     """Folds every reply into the exact mean and forgets it: memory does not grow with the clients.
 
+    There is one sum for each half-octave of norms (a handful in a round), so that outliers can be left
+    out or scaled down when the whole round's norms are known. Sums of whole numbers merge without a
+    trace: the mean is that of a round in which the outliers never were.
+
     The strategy is given one reply that holds the mean and the total number of examples. FedAvg's own
     mean of one reply is that reply: its weight is `n / n == 1.0`, and `x * 1.0 == x` in x's dtype.
     """
 
     def __init__(self, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> None:
-        self._mean = ExactMean(arrays, largest_weight)
+        self._arrays = arrays
+        self._largest_weight = largest_weight
         self._statistics = statistics
-        self._metrics: dict[int, dict[str, Any]] = {}
+        self._sums: dict[int, ExactMean] = {}
+        self._scaled: list[tuple[ExactMean, float]] = []
+        self._metrics: dict[int, dict[int, dict[str, Any]]] = {}
 
-    def add(self, client: int, reply: Message) -> None:
+    def add(self, client: int, reply: Message, norm: float) -> None:
         """Fold in one client's reply."""
         metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
-        self._mean.add(from_record(reply.content.array_records["arrays"]), metrics[WEIGHT])
-        self._metrics[client] = metrics
+        level = bucket(norm)
+        self._sum(level).add(from_record(reply.content.array_records["arrays"]), metrics[WEIGHT])
+        self._metrics.setdefault(level, {})[client] = metrics
+
+    def settle(self, highest: int, clip: bool) -> None:
+        """Clip, or leave out, the sums of buckets beyond `highest`."""
+        for level in sorted(level for level in self._sums if level > highest):
+            beyond = self._sums.pop(level)
+            if clip:
+                self._scaled.append((beyond, clip_factor(level, highest)))
+            else:
+                del self._metrics[level]
 
     def for_strategy(self) -> tuple[list[Message], Arrays]:
         """One reply: the mean; and the mean of the statistics."""
-        if not self._metrics:
+        rows = [row for level in self._metrics.values() for row in level.values()]
+        if not rows:
             return [], {}
-        mean = self._mean.mean()
+        total = ExactMean(self._arrays, self._largest_weight)
+        for part in self._sums.values():
+            total.merge(part)
+        mean = total.mean(self._scaled)
         trained = {name: array for name, array in mean.items() if name not in self._statistics}
-        metrics: dict[str, Any] = {WEIGHT: self._mean.weight, **mean_metrics(list(self._metrics.values()))}
+        metrics: dict[str, Any] = {WEIGHT: sum(row[WEIGHT] for row in rows), **mean_metrics(rows)}
         content = RecordDict({"arrays": to_record(trained), "metrics": MetricRecord(metrics)})
         return [Message(content, 1, MessageType.TRAIN)], {name: mean[name] for name in self._statistics}
+
+    def state(self, put: Callable[[Arrays], str]) -> dict[str, Any]:
+        """The sums by bucket, and who is in which."""
+        return {
+            str(level): {"arrays": put(part.state()), "clients": sorted(self._metrics[level])}
+            for level, part in sorted(self._sums.items())
+        }
+
+    def restore(
+        self, state: Mapping[str, Any], get: Callable[[str], Arrays], metrics: Mapping[int, dict[str, Any]]
+    ) -> None:
+        """Take over sums and figures."""
+        for level, part in state.items():
+            self._sum(int(level)).restore(get(part["arrays"]))
+            self._metrics[int(level)] = {client: metrics[client] for client in part["clients"]}
+
+    def _sum(self, level: int) -> ExactMean:
+        if level not in self._sums:
+            self._sums[level] = ExactMean(self._arrays, self._largest_weight)
+        return self._sums[level]
 
 
 class AllUpdates:
     """Keeps every reply for a strategy that needs each of them (medians, Krum, clipping)."""
 
     def __init__(self, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> None:
+        self._arrays = arrays
         self._replies: dict[int, Message] = {}
+        self._levels: dict[int, int] = {}
+        self._kept: dict[int, str] = {}
         self._statistics = statistics
         measured = {name: array for name, array in arrays.items() if name in statistics}
         self._mean = ExactMean(measured, largest_weight)
 
-    def add(self, client: int, reply: Message) -> None:
+    def add(self, client: int, reply: Message, norm: float) -> None:
         """Keep one client's reply."""
         self._replies[client] = reply
+        self._levels[client] = bucket(norm)
+
+    def settle(self, highest: int, clip: bool) -> None:
+        """Clip, or leave out, the replies in buckets beyond `highest`."""
+        for client in [client for client, level in self._levels.items() if level > highest]:
+            if clip:
+                factor = clip_factor(self._levels[client], highest)
+                arrays = from_record(self._replies[client].content.array_records["arrays"])
+                self._replies[client].content["arrays"] = to_record(
+                    {name: _towards(self._arrays[name], array, factor) for name, array in arrays.items()}
+                )
+            else:
+                del self._replies[client]
 
     def for_strategy(self) -> tuple[list[Message], Arrays]:
         """Every reply in the order of the shards, so that sums do not depend on arrival."""
@@ -112,6 +186,36 @@ class AllUpdates:
             self._mean.add(from_record(rest), weight)
             reply.content["arrays"] = trained
         return replies, self._mean.mean()
+
+    def state(self, put: Callable[[Arrays], str]) -> dict[str, Any]:
+        """Each client's arrays, each written once."""
+        for client in self._replies.keys() - self._kept.keys():
+            self._kept[client] = put(from_record(self._replies[client].content.array_records["arrays"]))
+        return {
+            str(client): {"arrays": digest, "level": self._levels[client]}
+            for client, digest in sorted(self._kept.items())
+        }
+
+    def restore(
+        self, state: Mapping[str, Any], get: Callable[[str], Arrays], metrics: Mapping[int, dict[str, Any]]
+    ) -> None:
+        """Take over replies: a strategy looks at nothing but arrays and metrics."""
+        for name, part in state.items():
+            client = int(name)
+            content = RecordDict({"arrays": to_record(get(part["arrays"]))})
+            content["metrics"] = MetricRecord(metrics[client])
+            self._replies[client] = Message(content, 1, MessageType.TRAIN)
+            self._kept[client], self._levels[client] = part["arrays"], part["level"]
+
+
+def clip_factor(level: int, highest: int) -> float:
+    """What brings every norm of bucket `level` down to the limit of bucket `highest`."""
+    return float(2.0 ** ((highest - level) / 2))
+
+
+def _towards(origin: NDArray[Any], array: NDArray[Any], factor: float) -> NDArray[Any]:
+    moved = origin + factor * (array.astype(np.float64) - origin)
+    return np.asarray(moved, dtype=array.dtype)
 
 
 def split_statistics(record: ArrayRecord, statistics: frozenset[str]) -> tuple[ArrayRecord, ArrayRecord]:

@@ -1,6 +1,6 @@
 """The inline engine: every client in this process, one after the other, behind Flower's Grid."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -26,6 +26,7 @@ class InlineGrid(Grid):
         self._contexts: dict[int, Context] = {}
         self._replies: dict[str, Message] = {}
         self._pushed = 0
+        self._ran: set[int] = set()
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes; node `2 + i` holds shard `i`."""
@@ -36,7 +37,21 @@ class InlineGrid(Grid):
     ) -> Iterator[Message]:
         """Run each message's node and yield its reply. Nothing waits here, so `timeout` does not apply."""
         for message in messages:
-            yield self._app(message, self._context(message.metadata.dst_node_id))
+            node = message.metadata.dst_node_id
+            reply = self._app(message, self._context(node))
+            self._ran.add(node)
+            yield reply
+
+    def changed_states(self) -> dict[int, RecordDict]:
+        """The states of nodes that ran since the last call and have one."""
+        ran, self._ran = self._ran, set()
+        return {node: state for node in sorted(ran) if (state := self._context(node).state)}
+
+    def restore_states(self, states: Mapping[int, RecordDict]) -> None:
+        """Give nodes their states; every other node starts without one."""
+        self._contexts.clear()
+        for node, state in states.items():
+            self._context(node).state = state
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run the messages' nodes now; returns an id for each, to pull its reply with."""

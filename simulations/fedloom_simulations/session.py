@@ -1,5 +1,6 @@
 """One simulated run from the first round to the files that it leaves."""
 
+import hashlib
 import shutil
 import signal
 import sqlite3
@@ -27,11 +28,13 @@ from fedloom_server.tensorboard import TensorBoardLog
 from fedloom_simulations.setup import Setup
 
 _SPARE_BYTES = 20_000_000  # the database, the report and the logs of a long run
-_COPIES = 5  # of the model: last round, this round, best round, safetensors and ONNX
+_COPIES = 12  # of the model: the last rounds with their strategy's state, best, open, safetensors, ONNX
 
 
-def run_session(setup: Setup) -> int:
+def run_session(setup: Setup, *, resume: bool = False) -> int:
     """Run the federation that `setup` describes and leave a readable folder, however it ends.
+
+    With `resume` the folder holds the run already, and it goes on from where it stopped.
 
     Returns:
         The exit code: 0, 1, 2 or 130.
@@ -40,22 +43,45 @@ def run_session(setup: Setup) -> int:
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
         with ExitStack() as stack:
-            store = stack.enter_context(RunStore.create(setup.out, _facts(setup)))
+            made = RunStore.reopen(setup.out) if resume else RunStore.create(setup.out, _facts(setup))
+            store = stack.enter_context(made)
+            if resume:
+                _compare(setup, store)
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
             status, reason, code = _train(setup, trainer, store)
-            store.set_facts({"status": status, "reason": reason})
             store.event(status, reason=reason)
+            store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
             _say(setup, result)
             if setup.dashboard and code == 0 and sys.stdin.isatty():
                 _linger()
     except (OSError, sqlite3.OperationalError) as error:
-        raise InputError(f"--out {setup.out}: {error}; make room or choose another folder") from error
+        raise InputError(
+            f"{setup.out}: {error}; make room, then go on with: fedloom resume {setup.out}"
+        ) from error
     if code:
-        sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}\n")
+        sys.stderr.write(
+            f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}, "
+            f"go on with: fedloom resume {setup.out}\n"
+        )
     return code
+
+
+def _compare(setup: Setup, store: RunStore) -> None:
+    """Say what is not as it was when the run began: then its result may differ from an unbroken run's."""
+    before, now = store.facts(), _facts(setup)
+    old: dict[str, str] = before["versions"]
+    changed = [
+        f"{name} is {v}, was {old.get(name)}" for name, v in now["versions"].items() if old.get(name) != v
+    ]
+    if before["task_sha256"] != now["task_sha256"]:
+        changed.append("the task's file has changed")
+    for change in changed:
+        store.event("warning", reason=f"resumed although {change}")
+        sys.stderr.write(f"fedloom: {change} since the run began; it goes on, but not bit for bit\n")
+    store.set_facts({"status": "running", "reason": "", "process": now["process"]})
 
 
 def _facts(setup: Setup) -> dict[str, Any]:
@@ -72,7 +98,16 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "training": setup.plan.training.to_config(),
         "versions": versions(),
         "process": process_mark(),
+        "command": "simulate",
+        "arguments": setup.arguments,
+        "task_sha256": _task_sha256(setup.recipe.task),
     }
+
+
+def _task_sha256(reference: str) -> str | None:
+    """Hash of a task's file; None for a built-in task, which the version stands for."""
+    path = Path(reference.partition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" else None
 
 
 def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
@@ -92,6 +127,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()
+        before: float = store.facts().get("seconds") or 0.0
         store.set_facts({"startup_seconds": began - STARTED})
         try:
             _drive(setup, federation)
@@ -106,7 +142,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
         except FedloomError as error:
             return "failed", str(error), error.exit_code
         finally:
-            store.set_facts({"seconds": time.perf_counter() - began})
+            store.set_facts({"seconds": before + time.perf_counter() - began})
     return "finished", "", 0
 
 

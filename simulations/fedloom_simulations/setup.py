@@ -4,6 +4,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
@@ -12,11 +13,16 @@ from fedloom_client.loading import load_task
 from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
+from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan
+from fedloom_server.norms import GuardSettings
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.simulate import SECTIONS
+
+_NOT_KEPT = ("config", "out", "show_partition", "sections")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +37,14 @@ class Setup:
     mods: list[Mod]
     engine: str
     out: Path
+    arguments: dict[str, Any]
     dashboard: bool = False
 
 
-def prepare_run(arguments: argparse.Namespace) -> Setup:
+def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
     """Load the task and its data, cut the shards, check all of it, and make the strategy.
+
+    With `resume` the folder `arguments.out` must hold the run; otherwise it must hold none.
 
     Raises:
         InputError: something that the user gave is wrong; nothing has been written.
@@ -45,7 +54,7 @@ def prepare_run(arguments: argparse.Namespace) -> Setup:
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if (out / DATABASE).exists() and not arguments.show_partition:
+    if (out / DATABASE).exists() and not (arguments.show_partition or resume):
         raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
     training = override(task.training, settings["training"], "training")
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
@@ -60,6 +69,7 @@ def prepare_run(arguments: argparse.Namespace) -> Setup:
     clients = len(shards)
     strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
     if not arguments.show_partition:
+        require_codec(strategy)
         _check(shards)
     return Setup(
         recipe=recipe,
@@ -71,6 +81,9 @@ def prepare_run(arguments: argparse.Namespace) -> Setup:
             clients=clients,
             seed=arguments.seed,
             early_stop=early_stop,
+            guard=override(GuardSettings(), settings["guard"], "guard"),
+            keep=override(Keep(), settings["checkpoints"], "checkpoints"),
+            deadline=arguments.deadline,
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
@@ -78,7 +91,21 @@ def prepare_run(arguments: argparse.Namespace) -> Setup:
         engine=arguments.engine,
         out=out,
         dashboard=arguments.dashboard,
+        arguments=_kept(arguments, recipe),
     )
+
+
+def _kept(arguments: argparse.Namespace, recipe: ShardRecipe) -> dict[str, Any]:
+    """The command's options as JSON values that hold in any working directory, for `fedloom resume`.
+
+    What --config and the environment gave is in them already.
+    """
+    values = {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+    }
+    for name in ("config", "out", "show_partition", "sections"):
+        values.pop(name, None)
+    return {**values, "task": recipe.task, "data": recipe.data_dir}
 
 
 def _check(shards: Shards) -> None:

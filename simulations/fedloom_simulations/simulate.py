@@ -5,11 +5,13 @@ TASK is a built-in task (digits, mnist, fashion, stocks, sentiment, activity, ta
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedloom_edge.config import add_config_argument
 
-SECTIONS = ("training", "strategy")
+SECTIONS = ("training", "strategy", "guard", "checkpoints")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder that the task reads its data from")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default: runs/TASK-TIME")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="how long a phase of a round waits for clients; default: for all of them",
+    )
     parser.add_argument(
         "--early-stop",
         metavar="METRIC:ROUNDS",
@@ -59,3 +67,26 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_simulations.session import run_session
 
     return run_session(setup)
+
+
+def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
+    """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
+    from fedloom_simulations.session import run_session
+    from fedloom_simulations.setup import prepare_run
+
+    return run_session(prepare_run(restored_arguments(folder, arguments), resume=True), resume=True)
+
+
+def restored_arguments(folder: Path, arguments: Mapping[str, Any]) -> argparse.Namespace:
+    """The options of a run as its folder keeps them, in the types of a command line.
+
+    Options that are younger than the run have their defaults.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args([])
+    for action in parser._actions:
+        if (value := arguments.get(action.dest)) is not None:
+            setattr(options, action.dest, action.type(value) if callable(action.type) else value)
+    options.out = folder
+    return options

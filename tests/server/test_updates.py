@@ -45,7 +45,7 @@ def aggregated(strategy, given, updates):
         strategy.configure_train(number, to_record(GLOBAL), ConfigRecord({}), InlineGrid(None, 7))
         gathered = updates()
         for client, message in enumerate(copy.deepcopy(given)):
-            gathered.add(client, message)
+            gathered.add(client, message, 1.0)
         arrays, metrics = strategy.aggregate_train(number, gathered.for_strategy()[0])
     return from_record(arrays), dict(metrics)
 
@@ -72,7 +72,7 @@ def test_a_strategy_that_needs_every_update_gets_them_in_the_order_of_the_shards
     strategy = make_strategy(name, options, clients=7, lr=0.1)
     updates = collect(strategy, GLOBAL, NONE, 90)
     for client, message in reversed(list(enumerate(replies()))):
-        updates.add(client, message)
+        updates.add(client, message, 1.0)
     assert [message.metadata.dst_node_id for message in updates.for_strategy()[0]] == list(range(2, 9))
 
 
@@ -93,7 +93,7 @@ def test_own_metric_aggregation_needs_every_update():
 def test_statistics_are_averaged_beside_the_strategy(kind):
     updates = kind(GLOBAL, frozenset({"mean"}), 90)
     for client, message in enumerate(replies()):
-        updates.add(client, message)
+        updates.add(client, message, 1.0)
     shown, statistics = updates.for_strategy()
     assert all(list(message.content["arrays"]) == ["w"] for message in shown)
     weights = [message.content["metrics"]["num-examples"] for message in replies()]
@@ -114,7 +114,7 @@ def test_a_metric_that_one_client_alone_reports_does_not_end_the_round():
     ]
     updates = MeanOfUpdates(arrays, NONE, 2)
     for client, message in enumerate(given):
-        updates.add(client, message)
+        updates.add(client, message, 1.0)
     assert dict(updates.for_strategy()[0][0].content["metrics"]) == {"num-examples": 3, "train-loss": 3.0}
     assert {tuple(message.content["metrics"]) for message in same_metrics(given)} == {
         ("num-examples", "train-loss")

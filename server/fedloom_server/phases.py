@@ -1,0 +1,224 @@
+"""The two phases of a round: training, repeated where too few updates are good, and evaluation."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ConfigRecord, Message, MetricRecord
+
+from fedloom_client.flower_app import from_record, to_record
+from fedloom_edge.errors import RunError
+from fedloom_server import quarantine
+from fedloom_server.guard import Finding, Guard
+from fedloom_server.messages import Batch, attach
+from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
+from fedloom_server.open_round import OpenRound
+from fedloom_server.spread import Spread, spread
+from fedloom_server.strategies import is_server_optimizer, nodes_needed
+from fedloom_server.strategy_state import restore_state
+from fedloom_server.updates import Updates, collect, same_metrics, split_statistics
+
+if TYPE_CHECKING:
+    from fedloom_server.federation import Federation
+
+
+def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
+    """Train until enough updates are good: afterwards `run.arrays` are the new global arrays.
+
+    Returns:
+        Statistics of the norms of this round's updates.
+
+    Raises:
+        RunError: every attempt had too few good updates.
+    """
+    while True:
+        norms, reason = _attempt(run, opened)
+        if norms is not None:
+            return norms
+        opened.note_faults()
+        opened.note("repeated", attempt=opened.attempt, reason=reason)
+        opened.rows |= {row.client: row for row in opened.batch.rows if row.status != "ok"}
+        if opened.attempt >= run.plan.guard.attempts:
+            with run.store.transaction():
+                opened.write_events(run.store)
+                run.store.execute("DELETE FROM checkpoint WHERE open = 1")
+            raise RunError(f"round {opened.number}: {reason}")
+        opened.attempt += 1
+        opened.batch = Batch(opened.number, "train", run.plan.task.metric)
+
+
+def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, str]:
+    """One attempt at training; gives its norms, or None and why it was not enough."""
+    statistics = run.trainer.statistics if is_server_optimizer(run.strategy) else frozenset[str]()
+    updates = collect(run.strategy, run.arrays, statistics, max(run.declared.values(), default=1))
+    if opened.updates:
+        updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
+        opened.updates = {}
+    messages = _assignments(run, opened, statistics)
+    suspects = quarantine.Suspects()
+    guard = Guard(run.arrays, ("train-loss",), run.declared)
+
+    def take(client: int, reply: Message, size: int) -> Finding:
+        finding = guard.check_update(reply, opened.number, client)
+        if finding.reason:
+            refused = quarantine.refused_on_arrival(client, reply, finding.reason, size)
+            with run.store.transaction():
+                quarantine.keep(run.store, opened.number, opened.attempt, [refused])
+        elif finding.norm is not None:
+            updates.add(client, reply, finding.norm)
+            suspects.add(client, reply, finding.norm)
+        return finding
+
+    def save() -> None:
+        run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
+
+    _exchange(run, opened, messages, take, save)
+    opened.train_seconds = opened.elapsed()
+    norms = opened.batch.norms
+    _judge(run, opened, updates, suspects)
+    _remember(run, opened)
+    if reason := _too_few(run, opened):
+        return None, reason
+    replies, measured = updates.for_strategy()
+    arrays, metrics = run.strategy.aggregate_train(opened.number, replies)
+    if arrays is None:
+        return None, f"the strategy made no model out of {opened.batch.accepted} updates"
+    merged = {**from_record(arrays), **measured}
+    run.arrays = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    opened.train_loss = _figure(metrics, "train-loss")
+    opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
+    return RoundNorms.of(list(norms.values())), ""
+
+
+def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
+    """What the strategy asks of whom, the same whenever it is asked for this round and attempt."""
+    restore_state(run.strategy, run.strategy_state)
+    again = (opened.attempt,) if opened.attempt > 1 else ()
+    run.seed(opened.number, "train", *again)
+    run.roster.left_out = _left_out(run, opened)
+    trained, _ = split_statistics(to_record(run.arrays), statistics)
+    settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
+    config = ConfigRecord({**settings, "seed": run.plan.seed, "attempt": opened.attempt})
+    messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
+    run.roster.left_out = set()
+    attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
+    return messages
+
+
+def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
+    """Repeat offenders, and who gave no good update in an earlier attempt; never so many that a strategy
+    would wait for nodes without end."""
+    out = (run.reputation.benched(opened.number) | opened.rows.keys()) - run.roster.excluded
+    spare = len(run.declared.keys() - run.roster.excluded) - nodes_needed(run.strategy)
+    # The most trusted come back first, failures before offenders.
+    return set(run.reputation.trusted_first(out)[::-1][: max(spare, 0)])
+
+
+def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: quarantine.Suspects) -> None:
+    """Deal with outliers by norm, now that the norms of the whole round are known."""
+    settings = run.plan.guard
+    norms = opened.batch.norms
+    highest = limit(settings, norms, run.past)
+    beyond = sorted(client for client, norm in norms.items() if bucket(norm) > highest)
+    most = 2.0 ** (highest / 2)
+    refused: list[quarantine.Refused] = []
+    for client in beyond:
+        text = f"norm: {norms[client]:.4g} from the global arrays, at most {most:.4g} in this round"
+        if settings.norms == "quarantine":
+            size = opened.batch.entries[client].bytes_up
+            refused.append(suspects.refused(client, text, norms[client], size))
+            opened.batch.refuse(client, text)
+        else:
+            opened.note("clipped" if settings.norms == "clip" else "warning", client, reason=text)
+    if refused:
+        with run.store.transaction():
+            quarantine.keep(run.store, opened.number, opened.attempt, refused)
+    updates.settle(NO_LIMIT if settings.norms == "accept" else highest, settings.norms == "clip")
+
+
+def _remember(run: "Federation", opened: OpenRound) -> None:
+    for row in opened.batch.rows:
+        if row.status == "ok":
+            run.reputation.accepted(row.client)
+        elif row.status == "rejected" and (rounds := run.reputation.refused(row.client, opened.number)):
+            opened.note("benched", row.client, rounds=rounds, reason=row.reason)
+
+
+def _too_few(run: "Federation", opened: OpenRound) -> str:
+    batch = opened.batch
+    needed = max(math.ceil(run.plan.guard.quorum * len(batch.entries)), 1)
+    if batch.accepted >= needed:
+        return ""
+    if not batch.accepted:
+        return f"no usable update from {len(batch.entries)} clients; {batch.first_fault()}"
+    return (
+        f"{batch.accepted} usable updates from {len(batch.entries)} clients, at least {needed} are needed; "
+        f"{batch.first_fault()}"
+    )
+
+
+def evaluate_clients(run: "Federation", opened: OpenRound) -> Spread:
+    """Evaluate the global arrays on the clients' validation parts."""
+    run.seed(opened.number, "evaluate")
+    config = ConfigRecord({"seed": run.plan.seed, "attempt": opened.attempt})
+    arrays = to_record(run.arrays)
+    messages = list(run.strategy.configure_evaluate(opened.number, arrays, config, run.roster))
+    attach(messages, arrays=arrays, constants=to_record(run.constants))
+    guard = Guard(run.arrays)
+    replies: dict[int, Message] = {}
+
+    def take(client: int, reply: Message, size: int) -> Finding:
+        finding = guard.check_evaluation(reply, opened.number)
+        if not finding.reason:
+            replies[client] = reply
+        return finding
+
+    _exchange(run, opened, messages, take, lambda: None)
+    # A shard too small for a validation part answers with no examples: nothing to average.
+    measured = [replies[client] for client in sorted(replies) if _examples(replies[client])]
+    if measured:
+        run.strategy.aggregate_evaluate(opened.number, same_metrics(measured))
+    return spread(opened.batch.rows, higher_is_better=run.plan.task.metric == "accuracy")
+
+
+def _exchange(
+    run: "Federation",
+    opened: OpenRound,
+    messages: Sequence[Message],
+    take: Callable[[int, Message, int], Finding],
+    save: Callable[[], None],
+) -> None:
+    """Send messages to clients whose reply is not in yet; `take` judges and keeps each as it arrives."""
+    batch, asked = opened.batch, {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
+    if not batch.entries:
+        opened.traffic.sent(messages)
+    waiting = asked - batch.entries.keys()
+    rest = [m for m in messages if run.roster.client_of(m.metadata.dst_node_id) in waiting]
+    for reply in run.roster.send_and_receive(rest, timeout=run.plan.deadline):
+        client = run.roster.clients.get(reply.metadata.src_node_id)
+        if client is None or client not in waiting:
+            # An engine's own error replies can carry no client: it is missing below.
+            if not reply.has_error():
+                known = "duplicate: a second reply" if client in asked else "stranger: nobody asked this node"
+                opened.note("rejected", client, reason=known)
+            continue
+        waiting.discard(client)
+        size = opened.traffic.received(reply)
+        finding = Finding("") if reply.has_error() else take(client, reply, size)
+        batch.add(client, reply, finding, size)
+        for watcher in run.watchers:
+            watcher.client_done(batch.round_number, batch.phase, len(batch.entries), len(messages))
+        save()
+    deadline = run.plan.deadline
+    for client in waiting:
+        batch.missing(client, "no reply" if deadline is None else f"no reply within {deadline:g} s")
+
+
+def _figure(metrics: MetricRecord | None, name: str) -> float | None:
+    value = None if metrics is None else metrics.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _examples(reply: Message) -> int:
+    count: Any = reply.content.metric_records["metrics"]["num-examples"]
+    return int(count)
