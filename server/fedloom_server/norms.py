@@ -19,10 +19,10 @@ class GuardSettings:
 
     A norm is an outlier where `log2(norm) > centre + max(room, sigmas * spread)`: centre is the larger
     of this round's median and the median of past rounds' medians, so that norms that grow from round
-    to round (warm-up) are no outliers; spread is 1.4826 * MAD, which is a normal distribution's
-    standard deviation (Hampel, 1974), likewise the larger of both. Norms are compared by logarithm
-    because they differ by factors. The rule never takes half of a round's updates or more: what most
-    clients do is no outlier.
+    to round (warm-up) are no outliers; spread is the median of this round's and past rounds'
+    1.4826 * MAD, which is a normal distribution's standard deviation (Hampel, 1974), past rounds
+    without their outliers. Norms are compared by logarithm because they differ by factors. The rule
+    never takes half of a round's updates or more: what most clients do is no outlier.
 
     Attributes:
         norms: quarantine refuses the update, clip scales its difference down to the limit, accept
@@ -35,7 +35,7 @@ class GuardSettings:
     """
 
     norms: Policy = "quarantine"
-    sigmas: float = 4.0
+    sigmas: float = 3.0
     room: float = 2.0
     quorum: float = 0.25
     attempts: int = 3
@@ -80,7 +80,7 @@ def limit(settings: GuardSettings, norms: Mapping[int, float], past: Sequence[Ro
     here = RoundNorms.of(list(norms.values()))
     recent = past[-PAST:]
     centre = max(here.centre, median([r.centre for r in recent])) if recent else here.centre
-    spread = max(here.spread, median([r.spread for r in recent])) if recent else here.spread
+    spread = median([here.spread, *(r.spread for r in recent)])
     highest = math.ceil(2 * (centre + max(settings.room, settings.sigmas * spread)))
     beyond = sum(bucket(norm) > highest for norm in norms.values())
     return highest if 2 * beyond < len(norms) else NO_LIMIT

@@ -43,6 +43,7 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
+        opened.asked = len(opened.batch.entries)
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
@@ -74,7 +75,6 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
 
     _exchange(run, opened, messages, take, save)
     opened.train_seconds = opened.elapsed()
-    norms = opened.batch.norms
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
     if reason := _too_few(run, opened):
@@ -87,7 +87,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     run.arrays = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
-    return RoundNorms.of(list(norms.values())), ""
+    return RoundNorms.of(list(opened.batch.norms.values())), ""
 
 
 def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
@@ -106,12 +106,17 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
 
 
 def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
-    """Repeat offenders, and who gave no good update in an earlier attempt; never so many that a strategy
-    would wait for nodes without end."""
-    out = (run.reputation.benched(opened.number) | opened.rows.keys()) - run.roster.excluded
-    spare = len(run.declared.keys() - run.roster.excluded) - nodes_needed(run.strategy)
-    # The most trusted come back first, failures before offenders.
-    return set(run.reputation.trusted_first(out)[::-1][: max(spare, 0)])
+    """Repeat offenders, and who gave no good update in an earlier attempt if there are others to ask.
+
+    Never so many that the strategy would wait for nodes without end; the most trusted come back first.
+    """
+    members = run.declared.keys() - run.roster.excluded
+    needed = nodes_needed(run.strategy)
+    worst_first = run.reputation.trusted_first(run.reputation.benched(opened.number) & members)[::-1]
+    benched = set(worst_first[: max(len(members) - needed, 0)])
+    failed = run.reputation.trusted_first((opened.rows.keys() & members) - benched)[::-1]
+    spare = len(members) - len(benched) - max(needed, opened.asked)
+    return benched | set(failed[: max(spare, 0)])
 
 
 def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: quarantine.Suspects) -> None:

@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from fedloom_client.flower_app import make_client_app
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
@@ -25,6 +27,8 @@ from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
+from fedloom_simulations.attacks import POISONS, AttackedGrid
+from fedloom_simulations.faults import FaultyGrid
 from fedloom_simulations.setup import Setup
 
 _SPARE_BYTES = 20_000_000  # the database, the report and the logs of a long run
@@ -151,11 +155,18 @@ def _drive(setup: Setup, federation: Federation) -> None:
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
-        run_on_ray(app, setup.plan.clients, federation.run)
+        run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
     else:
         from fedloom_simulations.inline import InlineGrid
 
-        federation.run(InlineGrid(app, setup.plan.clients))
+        federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
+
+
+def _disturbed(setup: Setup, grid: Grid) -> Grid:
+    """The grid with the attacks and faults that were asked for."""
+    if setup.attack and setup.attack.name not in POISONS:
+        grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
+    return FaultyGrid(grid, setup.faults) if setup.faults else grid
 
 
 def _linger() -> None:

@@ -20,6 +20,9 @@ from fedloom_server.norms import GuardSettings
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
+from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.faults import Faults, faulty_client
+from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
 
 _NOT_KEPT = ("config", "out", "show_partition", "sections")
@@ -38,6 +41,8 @@ class Setup:
     engine: str
     out: Path
     arguments: dict[str, Any]
+    faults: Faults | None = None
+    attack: Attack | None = None
     dashboard: bool = False
 
 
@@ -58,6 +63,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
     training = override(task.training, settings["training"], "training")
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
+    faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
+    attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -65,6 +72,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         clients=task.clients if arguments.clients is None else arguments.clients,
         seed=arguments.seed,
     )
+    if attack and attack.name in POISONS:
+        recipe = PoisonedRecipe(**vars(recipe), attack=attack)
     shards = recipe.open()
     clients = len(shards)
     strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
@@ -87,7 +96,9 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=client_mods(arguments.strategy),
+        mods=[*([faulty_client(faults)] if faults else []), *client_mods(arguments.strategy)],
+        faults=faults,
+        attack=attack,
         engine=arguments.engine,
         out=out,
         dashboard=arguments.dashboard,

@@ -45,6 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after so many rounds without a better loss (or accuracy, mae) at the clients",
     )
     parser.add_argument(
+        "--attack",
+        metavar="NAME:SHARE",
+        help="let a share of the clients attack: signflip, scale, noise, alie, ipm, labelflip or backdoor",
+    )
+    parser.add_argument(
+        "--faults",
+        metavar="KIND=SHARE,...",
+        help="let clients fail at random: drop=0.3,slow=0.2:5s,crash=0.05,nan=0.02,stale=0.05",
+    )
+    parser.add_argument(
         "--show-partition",
         action="store_true",
         help="draw the label distribution per client and train nothing",
