@@ -266,6 +266,12 @@ class RunStore:
         """Note that a request is taken up."""
         self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
 
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Refused updates that are kept, by round; none in a run of a format that kept none."""
+        if int(self._connection.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
+            return []
+        return [dict(row) for row in self._connection.execute("SELECT * FROM quarantine")]
+
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Run one statement on the tables of another module of ours and return its rows."""
         return self._connection.execute(statement, values).fetchall()

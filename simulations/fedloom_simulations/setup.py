@@ -17,6 +17,7 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan
 from fedloom_server.norms import GuardSettings
+from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
@@ -24,8 +25,6 @@ from fedloom_simulations.attacks import POISONS, Attack
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
-
-_NOT_KEPT = ("config", "out", "show_partition", "sections")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +101,11 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         engine=arguments.engine,
         out=out,
         dashboard=arguments.dashboard,
-        arguments=_kept(arguments, recipe),
+        arguments={
+            **kept_arguments(arguments, without=("show_partition", "dashboard")),
+            "task": recipe.task,
+        },
     )
-
-
-def _kept(arguments: argparse.Namespace, recipe: ShardRecipe) -> dict[str, Any]:
-    """The command's options as JSON values that hold in any working directory, for `fedloom resume`.
-
-    What --config and the environment gave is in them already.
-    """
-    values = {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-    }
-    for name in ("config", "out", "show_partition", "sections"):
-        values.pop(name, None)
-    return {**values, "task": recipe.task, "data": recipe.data_dir}
 
 
 def _check(shards: Shards) -> None:

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the picture (.png, .pdf or .svg); default: DIR/report.png, or comparison.png for several",
     )
     parser.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="list the updates that the guard refused and kept, each with its rule, figures and file",
+    )
+    parser.add_argument(
         "--mlflow",
         nargs="?",
         const="",
@@ -42,12 +47,22 @@ def run(arguments: argparse.Namespace) -> int:
         stores = [stack.enter_context(RunStore.open(folder)) for folder in arguments.folders]
         if arguments.mlflow is not None:
             return _export(stores, arguments.mlflow)
+        if arguments.quarantine:
+            return _refused(stores)
         one = len(stores) == 1
         out: Path = arguments.out or (stores[0].folder / "report.png" if one else Path("comparison.png"))
         try:
             _show(stores, out)
         except OSError as error:
             raise InputError(f"--out {out}: {error.strerror}; choose another file") from error
+    return 0
+
+
+def _refused(stores: "Sequence[RunStore]") -> int:
+    from fedloom_server.report.table import quarantine_table
+
+    for store in stores:
+        _say(f"{store.folder}: {quarantine_table(store)}")
     return 0
 
 

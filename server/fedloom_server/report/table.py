@@ -49,6 +49,27 @@ def runs_table(stores: Sequence[RunStore]) -> str:
     return text_table(heads, [_run_row(store, facts, named=shown == "metric") for store in stores])
 
 
+def quarantine_table(store: RunStore) -> str:
+    """A row a refused update that is kept, and how many were refused in all."""
+    total = sum(entry.rejected for entry in store.rounds())
+    rows = store.quarantined()
+    if not rows:
+        return f"{total} updates refused, none kept"
+    heads = ("round", "client", "attempt", "rule", "norm", "examples", "bytes", "file", "reason")
+    cells = [
+        (
+            *(str(row[name]) for name in ("round", "client", "attempt", "rule")),
+            figure(row["norm"]),
+            "–" if row["examples"] is None else str(row["examples"]),
+            str(row["bytes"]),
+            f"arrays/{row['arrays']}.safetensors" if row["arrays"] else "–",
+            row["reason"],
+        )
+        for row in rows
+    ]
+    return f"{total} updates refused, {len(rows)} kept\n{text_table(heads, cells)}"
+
+
 def _run_row(store: RunStore, names: Sequence[str], *, named: bool) -> tuple[str, ...]:
     facts, rounds = store.facts(), store.rounds()
     loss, metric, worst = (
