@@ -31,12 +31,12 @@ class Command:
 
 COMMANDS = {
     "simulate": Command("fedloom_simulations.simulate", "simulation", "run a federation on this machine"),
+    "resume": Command("fedloom_server.resume", "server", "go on with a run after a crash or a stop"),
     "serve": Command(
         "fedloom_server.link.serve", "simulation", "coordinate devices that train over the network"
     ),
     "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
-    "resume": Command("fedloom_server.resume", "server", "go on with a run after a crash or a stop"),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
     "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),

@@ -137,7 +137,8 @@ class Federation:
             opened = self._go_on(saved, members)
         operators = Operators(self.store, self.roster, self.strategy)
         while not self._over():
-            operators.obey(self.number + 1)
+            if opened is None:  # requests never meet half a round
+                operators.obey(self.number + 1)
             self._round(opened or self._opened(self.number + 1))
             opened = None
 

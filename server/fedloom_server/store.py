@@ -267,10 +267,15 @@ class RunStore:
         self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
 
     def quarantined(self) -> list[dict[str, Any]]:
-        """Refused updates that are kept, by round; none in a run of a format that kept none."""
+        """Refused updates that are kept, the newest first; none in a run of a format that kept none."""
         if int(self._connection.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
             return []
-        return [dict(row) for row in self._connection.execute("SELECT * FROM quarantine")]
+        return [
+            dict(row)
+            for row in self._connection.execute(
+                "SELECT * FROM quarantine ORDER BY round DESC, attempt DESC, client"
+            )
+        ]
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Run one statement on the tables of another module of ours and return its rows."""

@@ -131,6 +131,6 @@ def test_report_lists_the_quarantine(simulate, capsys):
     done = simulate("digits", "--clients", 6, "--rounds", 1, "--attack", "scale:0.3:1000")
     assert main(["report", str(done.folder), "--quarantine"]) == 0
     out = capsys.readouterr().out
-    assert "2 updates refused, 2 kept" in out
+    assert out.count("arrays/") == 2
     assert "from the global arrays" in out
     assert json.loads((done.folder / "result.json").read_text())["rounds"][0]["rejected"] == 2

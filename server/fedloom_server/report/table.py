@@ -40,6 +40,22 @@ def rounds_table(store: RunStore) -> str:
     return text_table((*heads, "up MB", "down MB", "seconds"), rows)
 
 
+def quarantine_table(store: RunStore) -> str:
+    """A row a refused update that was kept, the newest first, with the file of its arrays."""
+    rows = [
+        (
+            *(str(row[name]) for name in ("round", "client")),
+            figure(row["norm"]),
+            f"{row['bytes'] / 1e6:.2f}",
+            row["reason"],
+            f"arrays/{row['arrays']}.safetensors" if row["arrays"] else "–",
+        )
+        for row in store.quarantined()
+    ]
+    heads = ("round", "client", "norm", "MB", "reason", "arrays")
+    return "refused updates\n" + text_table(heads, rows) if rows else "no refused updates are kept"
+
+
 def runs_table(stores: Sequence[RunStore]) -> str:
     """A row a run: what it was, where it ended, and what it cost."""
     metrics = {store.facts()["metric"] for store in stores}
@@ -47,27 +63,6 @@ def runs_table(stores: Sequence[RunStore]) -> str:
     facts = ("task", "engine", "strategy", "partition", "seed", "clients")
     heads = ("run", *facts, "rounds", "loss", shown, "worst 5%", "up MB", "down MB", "seconds", "arrays")
     return text_table(heads, [_run_row(store, facts, named=shown == "metric") for store in stores])
-
-
-def quarantine_table(store: RunStore) -> str:
-    """A row a refused update that is kept, and how many were refused in all."""
-    total = sum(entry.rejected for entry in store.rounds())
-    rows = store.quarantined()
-    if not rows:
-        return f"{total} updates refused, none kept"
-    heads = ("round", "client", "attempt", "rule", "norm", "examples", "bytes", "file", "reason")
-    cells = [
-        (
-            *(str(row[name]) for name in ("round", "client", "attempt", "rule")),
-            figure(row["norm"]),
-            "–" if row["examples"] is None else str(row["examples"]),
-            str(row["bytes"]),
-            f"arrays/{row['arrays']}.safetensors" if row["arrays"] else "–",
-            row["reason"],
-        )
-        for row in rows
-    ]
-    return f"{total} updates refused, {len(rows)} kept\n{text_table(heads, cells)}"
 
 
 def _run_row(store: RunStore, names: Sequence[str], *, named: bool) -> tuple[str, ...]:

@@ -86,10 +86,11 @@ def test_a_run_that_failed_or_crashed(kinds):
 
 def test_hot_and_throttled_devices(kinds):
     tables = (
-        "CREATE TABLE device (id TEXT PRIMARY KEY, client INTEGER, board TEXT);"
-        "CREATE TABLE device_sample (device TEXT, time REAL, temperature REAL, throttled INTEGER);"
-        "INSERT INTO device VALUES ('pi-a', 0, 'Pi 4'), ('pi-b', 1, 'Pi 5'), ('pi-c', 2, 'Pi 5');"
-        "INSERT INTO device_sample VALUES ('pi-a', 1, 20, 0), ('pi-a', 2, 85, 0), ('pi-b', 1, 90, 0),"
+        "INSERT INTO device VALUES ('pi-a', 0, '', 'Pi 4', '', '', 4, 0, '', 'onnx', 1, 0, '', ''),"
+        " ('pi-b', 1, '', 'Pi 5', '', '', 4, 0, '', 'onnx', 1, 0, '', ''),"
+        " ('pi-c', 2, '', 'Pi 5', '', '', 4, 0, '', 'onnx', 1, 0, '', '');"
+        "INSERT INTO device_sample (device, time, temperature, throttled)"
+        " VALUES ('pi-a', 1, 20, 0), ('pi-a', 2, 85, 0), ('pi-b', 1, 90, 0),"
         " ('pi-b', 2, 50, 0), ('pi-c', 2, 60, 1);"
     )
     assert kinds(*GOOD, devices=tables) == ["hot", "throttled"]

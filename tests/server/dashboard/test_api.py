@@ -111,7 +111,7 @@ def test_every_endpoint_of_the_document_answers(watched, finished):
     [
         ("/runs/nope", 404), ("/runs/RUN?after_round=x", 422), ("/runs/RUN/clients/99", 404),
         ("/runs/RUN/matrix?value=weights", 422), ("/runs/RUN/matrix?rows=0", 422), ("/compare?runs=RUN", 422),
-        ("/compare", 422), ("/runs/RUN/tables/secret.csv", 422), ("/runs/RUN/tables/device.csv", 404),
+        ("/compare", 422), ("/runs/RUN/tables/secret.csv", 422),
         ("/runs/RUN/clients/9999999999999999999999", 422), ("/nothing", 404),
     ],
 )  # fmt: skip

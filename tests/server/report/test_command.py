@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedloom_edge.cli import main
+from fedloom_server.quarantine import Refused, keep
 from fedloom_server.report.table import text_table
 from fedloom_server.store import RunStore
 
@@ -51,6 +53,25 @@ def test_a_run_without_a_round_is_no_error(tmp_path, capsys):
     assert main(["report", str(tmp_path / "new")]) == 0
     assert "no round is finished yet" in capsys.readouterr().out
     assert not (tmp_path / "new" / "report.png").exists()
+
+
+def test_refused_updates_are_listed_with_their_rule_and_file(tmp_path, capsys):
+    arrays = {"w": np.full(3, np.nan, np.float32)}
+    with RunStore.create(tmp_path / "run", {}) as store:
+        keep(
+            store,
+            4,
+            1,
+            [Refused(2, "finite: array 'w' has 3 values that are not finite", None, 9, 12, arrays)],
+        )
+        digest = store.put_arrays(arrays)
+    RunStore.create(tmp_path / "clean", {}).close()
+    assert main(["report", str(tmp_path / "run"), str(tmp_path / "clean"), "--quarantine"]) == 0
+    _, head, row, clean = capsys.readouterr().out.splitlines()
+    assert head.split() == ["round", "client", "norm", "MB", "reason", "arrays"]
+    assert row.split()[:2] == ["4", "2"] and "finite: array 'w'" in row
+    assert row.endswith(f"arrays/{digest}.safetensors")
+    assert clean.endswith("no refused updates are kept")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,196 @@
+"""A run that dies between any two replies goes on to the same bits, and damage is found and said."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from flwr.app import Array, MetricRecord
+from flwr.serverapp.strategy import FedAvg
+
+from fedloom_client.flower_app import make_client_app
+from fedloom_client.shards import ShardRecipe
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge.errors import InputError, RunError
+from fedloom_server.federation import Federation, Plan
+from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.strategies import make_strategy
+from fedloom_simulations.inline import InlineGrid
+
+TASK = """
+import numpy as np
+from torch import nn
+from fedloom_client import ArraySamples, Data, Standardize, Task, Training
+
+def load(folder):
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 2, (240, 4)).astype(np.float32)
+    y = x[:, :3].argmax(1)
+    return Data(train=ArraySamples(x[:200], y[:200]), test=ArraySamples(x[200:], y[200:]))
+
+def model():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+training = Training(lr=0.1, batch_size=20)
+task = Task(name="small", model=model, data=load, preprocess=Standardize(), training=training)
+"""
+
+
+class Killed(BaseException):
+    """What nothing in the round loop catches, like a kill."""
+
+
+class Deadly:
+    """A watcher that ends everything at the nth reply."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def client_done(self, round_number, phase, done, total):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+    def round_done(self, entry):
+        pass
+
+
+def stateful(message, context, call_next):
+    """A client whose update depends on how often it was trained before."""
+    reply = call_next(message, context)
+    if message.metadata.message_type == "train" and not reply.has_error():
+        seen = context.state.metric_records.get("seen", MetricRecord({"times": 0}))
+        context.state["seen"] = MetricRecord({"times": seen["times"] + 1})
+        record = reply.content["arrays"]
+        name = next(iter(record))
+        record[name] = Array(record[name].numpy() + np.float32(0.01 * (seen["times"] + 1)))
+    return reply
+
+
+@pytest.fixture
+def session(tmp_path):
+    """`session("a", "fedadam", kill=7)` begins or goes on with a run of 4 clients; gives its last hash."""
+    (tmp_path / "small.py").write_text(TASK)
+
+    def go(name, strategy="fedavg", kill=0, rounds=3):
+        folder = tmp_path / name
+        recipe = ShardRecipe(str(tmp_path / "small.py"), None, "iid", 4, 0)
+        shards = recipe.open()
+        plan = Plan(
+            task=shards.task, training=shards.task.training, rounds=rounds, clients=4, seed=0, save_seconds=0
+        )
+        made = make_strategy(strategy, {}, clients=4, lr=0.1)
+        resumes = (folder / DATABASE).exists()
+        with RunStore.reopen(folder) if resumes else RunStore.create(folder, {}) as store:
+            trainer = TorchTrainer(shards.task)
+            federation = Federation(plan, made, trainer, shards.data.test, store, [Deadly(kill)])
+            try:
+                federation.run(InlineGrid(make_client_app(recipe, [stateful]), 4))
+            except Killed:
+                return None
+            return store.rounds()[-1].arrays
+
+    return go
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "fedavgm", "fedmedian", "krum", "fedyogi"])
+def test_a_run_that_dies_at_every_few_replies_comes_to_the_same_bits(session, tmp_path, strategy):
+    whole = session("whole", strategy)
+    instants = random.Random(strategy)
+    broken, lives = None, 0
+    while broken is None:
+        # Evaluation begins anew in each life, so that a life of fewer replies would come to nothing.
+        broken = session("broken", strategy, kill=instants.randint(5, 8))
+        lives += 1
+        assert lives < 40
+    assert lives > 3
+    assert broken == whole
+    with RunStore.open(tmp_path / "broken") as one, RunStore.open(tmp_path / "whole") as two:
+        for phase in ("train", "evaluate"):
+            assert [(r.round, r.client, r.status) for r in one.client_rounds(phase)] == [
+                (r.round, r.client, r.status) for r in two.client_rounds(phase)
+            ]
+        assert [r.loss for r in one.rounds()] == [r.loss for r in two.rounds()]
+        assert [(r.bytes_up, r.clients_ok) for r in one.rounds()] == [
+            (r.bytes_up, r.clients_ok) for r in two.rounds()
+        ]
+
+
+def newest_arrays(folder):
+    with RunStore.open(folder) as store:
+        return store.folder / "arrays" / f"{store.rounds()[-1].arrays}.safetensors"
+
+
+@pytest.mark.parametrize("damage", ["bit", "torn", "gone"])
+def test_damaged_arrays_are_said_and_the_run_goes_on_from_the_round_before(session, tmp_path, damage):
+    whole = session("whole", "fedadam")
+    session("hurt", "fedadam", rounds=2)
+    path = newest_arrays(tmp_path / "hurt")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content if damage == "bit" else content[: len(content) // 2])
+    if damage == "gone":
+        path.unlink()
+    assert session("hurt", "fedadam") == whole
+    with RunStore.open(tmp_path / "hurt") as store:
+        (event,) = store.events("damaged")
+        assert path.name in event["data"]["reason"]
+
+
+def test_a_run_without_one_whole_checkpoint_says_so(session, tmp_path):
+    session("hurt")
+    for path in (tmp_path / "hurt" / "arrays").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="every checkpoint is damaged"):
+        session("hurt", rounds=4)
+
+
+def test_a_changed_checkpoint_is_not_believed(session, tmp_path):
+    whole = session("whole")
+    session("hurt", rounds=2)
+    with RunStore.reopen(tmp_path / "hurt") as store:
+        row = store.execute("SELECT id, state FROM checkpoint ORDER BY id DESC LIMIT 1")[0]
+        state = json.loads(row["state"]) | {"norms": []}
+        store.execute("UPDATE checkpoint SET state = ? WHERE id = ?", (json.dumps(state), row["id"]))
+    assert session("hurt") == whole
+
+
+def test_a_run_of_an_older_format_is_refused(session, tmp_path):
+    session("old", rounds=1)
+    with RunStore.reopen(tmp_path / "old") as store:
+        store.execute("PRAGMA user_version = 1")
+    with pytest.raises(InputError, match="before runs could be resumed"):
+        session("old")
+
+
+def test_one_process_at_a_time_works_on_a_run(session, tmp_path):
+    session("run", rounds=1)
+    with RunStore.reopen(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+        RunStore.reopen(tmp_path / "run")
+
+
+def test_what_a_killed_process_left_half_written_is_removed(session, tmp_path):
+    session("run", rounds=1)
+    left = tmp_path / "run" / "arrays" / ".half.safetensors"
+    left.write_bytes(b"half")
+    session("run", rounds=2)
+    assert not left.exists()
+
+
+def test_old_checkpoints_are_pruned(session, tmp_path):
+    session("run", rounds=6)
+    with RunStore.open(tmp_path / "run") as store:
+        assert [row["round"] for row in store.execute("SELECT round FROM checkpoint ORDER BY id")] == [
+            4,
+            5,
+            6,
+        ]
+
+
+class Forgetful(FedAvg):
+    """A strategy of a user's own that does not say what it remembers."""
+
+
+def test_a_strategy_whose_state_cannot_be_kept_is_refused_before_the_run():
+    with pytest.raises(InputError, match="Forgetful cannot be resumed"):
+        Federation(None, Forgetful(), None, None, None)
