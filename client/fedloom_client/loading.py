@@ -28,7 +28,7 @@ _EXTRAS = {
     "sklearn": "data",
     "torch": "train",
 }
-BUILT_IN = ("digits", "mnist", "fashion", "stocks", "sentiment", "activity", "tabular")
+BUILT_IN = ("digits", "mnist", "fashion", "stocks", "sentiment", "activity", "tabular", "transfer")
 
 
 def load_task(reference: str) -> Task:

@@ -39,6 +39,17 @@ COMMANDS = {
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
+    "edge export": Command(
+        "fedloom_server.edge_export", "simulation", "make an artefact for devices of a run or task"
+    ),
+    "edge check": Command("fedloom_edge.check_command", "", "check an artefact before it is loaded"),
+    "edge finetune": Command(
+        "fedloom_client.finetune.command", "", "train an artefact on this device's data"
+    ),
+    "edge quantize": Command("fedloom_client.quantize", "train", "calibrate an artefact's int8 model anew"),
+    "edge bench": Command(
+        "fedloom_edge.bench_command", "", "time and memory of an artefact, or of step graphs"
+    ),
     "doctor": Command("fedloom_client.doctor", "", "check this machine: versions, extras, data, ports"),
 }
 
@@ -65,6 +76,13 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(f"fedloom {version('fedloom')}\n")
         return 0
     name, *rest = argv
+    if any(
+        command.startswith(f"{name} ") for command in COMMANDS
+    ):  # a family: its next word belongs to the name
+        if not rest or rest[0] in ("-h", "--help"):
+            sys.stdout.write(_overview(f"{name} "))
+            return 0
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     command = COMMANDS[name]
@@ -108,18 +126,19 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+def _overview(family: str = "") -> str:
+    shown = {name: command for name, command in COMMANDS.items() if name.startswith(family)}
+    width = max(map(len, shown))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in shown.items()]
     return "\n".join(
         [
-            "usage: fedloom COMMAND [options]",
+            f"usage: fedloom {family}COMMAND [options]",
             "",
             "Federated and edge training: train where the data lives.",
             "",
             *lines,
             "",
-            "fedloom COMMAND --help tells the options of a command.",
+            f"fedloom {family}COMMAND --help tells the options of a command.",
             "",
         ]
     )

@@ -10,6 +10,7 @@ from fedloom_edge.autodiff import (  # noqa: F401  (each fills the table of rule
     matrix,
     normalisation,
     pooling,
+    quantisation,
     recurrent,
     reduction,
     shape,

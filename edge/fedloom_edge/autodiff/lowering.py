@@ -37,7 +37,8 @@ def write_forward(
     for node, proto in zip(forward.nodes, forward.protos, strict=True):
         active = any(name in g.active for name in node.inputs) and node.op not in FLAT
         if active:
-            g.active.update(name for name in node.outputs if name and g.values[name].is_float)
+            straight = node.op == "QuantizeLinear"  # see autodiff.quantisation
+            g.active.update(n for n in node.outputs if n and (straight or g.values[n].is_float))
         match node.op if active else "Dropout" * (node.op == "Dropout"):
             case "Dropout" if active:
                 drops += 1

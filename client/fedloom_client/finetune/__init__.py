@@ -1,0 +1,1 @@
+"""Fine-tuning of an artefact on a device's own data, by onnxruntime alone."""

@@ -1,0 +1,71 @@
+"""An artefact's graphs, as an OnnxTrainer takes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.artefact.check import initial_arrays
+from fedloom_edge.artefact.manifest import EVALUATE, TRAIN
+from fedloom_edge.artefact.storage import Artefact
+from fedloom_edge.errors import TrainingError
+from fedloom_edge.step_settings import StepSettings
+from fedloom_edge.train_step import Evaluator, TrainStep
+
+
+class ArtefactGraphs:
+    """Graphs that were built where the artefact was exported; what they fix cannot be changed here.
+
+    Args:
+        artefact: checked.
+
+    Attributes:
+        last: the step that was made last; after an error it still has the last good arrays.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self._artefact = artefact
+        self._evaluator: Evaluator | None = None
+        self._steps: dict[int, TrainStep] = {}
+        self.last: TrainStep | None = None
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Arrays that a step measures."""
+        return frozenset(self._made(0).signature.statistics)
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """None: an artefact has each array once."""
+        return {}
+
+    def initial_arrays(self, seed: int) -> Arrays:
+        """The artefact's arrays, whatever the seed."""
+        return initial_arrays(self._artefact)
+
+    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
+        """The artefact's train step.
+
+        Raises:
+            TrainingError: it was built with other settings.
+        """
+        step = self._made(batch)
+        if settings != step.signature.settings:
+            raise TrainingError(
+                f"the artefact was exported for {step.signature.settings}, not {settings}; change only the "
+                "learning rate, batch size, epochs and steps here, and give two samples at least"
+            )
+        self.last = step
+        return step
+
+    def evaluator(self, x: NDArray[Any]) -> Evaluator:
+        """The artefact's evaluation graph."""
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self._artefact.read(EVALUATE))
+        return self._evaluator
+
+    def _made(self, batch: int) -> TrainStep:
+        if batch not in self._steps:
+            self._steps[batch] = TrainStep(self._artefact.read(TRAIN), batch=batch)
+        return self._steps[batch]
