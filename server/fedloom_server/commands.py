@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_edge.errors import FedloomError
 from fedloom_server.roster import OrderedGrid
 from fedloom_server.store import RunStore
+from fedloom_server.strategies import nodes_needed
 
 _POLL = 0.1  # seconds between looks while paused
 
@@ -28,7 +29,7 @@ class Operators:
     def __init__(self, store: RunStore, grid: OrderedGrid, strategy: Strategy) -> None:
         self._store = store
         self._grid = grid
-        self._least = _least_nodes(strategy)
+        self._least = nodes_needed(strategy)
         grid.excluded = set(store.facts().get("excluded", []))
 
     def obey(self, next_round: int) -> None:
@@ -74,8 +75,3 @@ class Operators:
             return f"the strategy needs {self._least} clients and {len(left)} would be left"
         self._grid.excluded.add(client)
         return ""
-
-
-def _least_nodes(strategy: Strategy) -> int:
-    inner: Any = getattr(strategy, "strategy", strategy)
-    return max(int(getattr(inner, "min_available_nodes", 1)), 1)

@@ -137,7 +137,7 @@ class Federation:
             opened = self._go_on(saved, members)
         operators = Operators(self.store, self.roster, self.strategy)
         while not self._over():
-            if opened is None:
+            if opened is None:  # requests never meet half a round
                 operators.obey(self.number + 1)
             self._round(opened or self._opened(self.number + 1))
             opened = None
@@ -217,14 +217,14 @@ class Federation:
         entry = replace(
             self._central(opened.number),
             train_loss=opened.train_loss,
+            train_seconds=opened.train_seconds,
+            aggregate_seconds=opened.aggregate_seconds,
             federated_loss=federated.loss,
             federated_metric=federated.metric,
             worst_metric=federated.worst,
             clients_ok=sum(row.status == "ok" for row in rows),
             clients_failed=sum(row.status == "failed" for row in rows),
             rejected=sum(row.status == "rejected" for row in rows),
-            train_seconds=opened.train_seconds,
-            aggregate_seconds=opened.aggregate_seconds,
             bytes_up=opened.traffic.up,
             bytes_down=opened.traffic.down,
         )
@@ -272,7 +272,7 @@ class Federation:
         entry = replace(entry, seconds=opened.elapsed())
         with self.store.transaction():
             self.store.add_round(entry, [*opened.rows.values(), *opened.batch.rows])
-            self.store.event("round", round_number=self.number)
+            self.store.event("round", round_number=entry.number)
             opened.write_events(self.store)
             self.checkpoints.add(self.number, self._state, self._changed)
         self._changed = {}

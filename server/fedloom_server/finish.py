@@ -25,13 +25,13 @@ def finish_run(store: RunStore, task: Task, data: Data) -> dict[str, Any]:
     from fedloom_server.report.run import draw_run  # Matplotlib takes a second
 
     if rounds := store.rounds():
-        arrays = store.get_arrays(rounds[-1].arrays)
-        digest = store.facts()["preprocess"]
-        constants = store.get_arrays(digest) if digest else {}
-        save_arrays(store.folder / "model.safetensors", arrays)
         try:
+            arrays = store.get_arrays(rounds[-1].arrays)
+            digest = store.facts()["preprocess"]
+            constants = store.get_arrays(digest) if digest else {}
+            save_arrays(store.folder / "model.safetensors", arrays)
             store.set_facts({"onnx_difference": _write_onnx(store, task, data, arrays, constants)})
-        except RunError as error:  # a model without ONNX form is no reason to lose the rest
+        except RunError as error:  # damaged arrays, or no ONNX form, are no reason to lose the rest
             store.event("warning", reason=str(error))
     result = write_result(store)
     if rounds:

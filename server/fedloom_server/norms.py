@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from fedloom_edge.errors import InputError, unknown
 
 Policy = Literal["quarantine", "clip", "accept"]
+_ENOUGH = 5  # updates of which a median can be believed by itself
 PAST = 5  # rounds whose statistics count beside this one's
 _LOWEST, NO_LIMIT = -60, 280  # buckets: norms from 2**-30 to 2**140
 
@@ -17,12 +18,12 @@ _LOWEST, NO_LIMIT = -60, 280  # buckets: norms from 2**-30 to 2**140
 class GuardSettings:
     """What is done with an update whose norm stands out, what standing out means, and how many are enough.
 
-    A norm is an outlier where `log2(norm) > centre + max(room, sigmas * spread)`: centre is the larger
-    of this round's median and the median of past rounds' medians, so that norms that grow from round
-    to round (warm-up) are no outliers; spread is 1.4826 * MAD, which is a normal distribution's
-    standard deviation (Hampel, 1974), likewise the larger of both. Norms are compared by logarithm
-    because they differ by factors. The rule never takes half of a round's updates or more: what most
-    clients do is no outlier.
+    A norm is an outlier where `log2(norm) > centre + max(room, sigmas * spread)`. Centre is this round's
+    median: norms fall and rise from round to round; with fewer than 5 updates it is the median of past
+    rounds' medians if that is larger. Spread is the median of this round's and past rounds'
+    1.4826 * MAD, which is a normal distribution's standard deviation (Hampel, 1974), past rounds
+    without their outliers. Norms are compared by logarithm because they differ by factors. The rule
+    never takes half of a round's updates or more: what most clients do is no outlier.
 
     Attributes:
         norms: quarantine refuses the update, clip scales its difference down to the limit, accept
@@ -35,7 +36,7 @@ class GuardSettings:
     """
 
     norms: Policy = "quarantine"
-    sigmas: float = 4.0
+    sigmas: float = 3.0
     room: float = 2.0
     quorum: float = 0.25
     attempts: int = 3
@@ -79,8 +80,10 @@ def limit(settings: GuardSettings, norms: Mapping[int, float], past: Sequence[Ro
         return NO_LIMIT
     here = RoundNorms.of(list(norms.values()))
     recent = past[-PAST:]
-    centre = max(here.centre, median([r.centre for r in recent])) if recent else here.centre
-    spread = max(here.spread, median([r.spread for r in recent])) if recent else here.spread
+    centre = here.centre
+    if recent and len(norms) < _ENOUGH:
+        centre = max(centre, median([r.centre for r in recent]))
+    spread = median([here.spread, *(r.spread for r in recent)])
     highest = math.ceil(2 * (centre + max(settings.room, settings.sigmas * spread)))
     beyond = sum(bucket(norm) > highest for norm in norms.values())
     return highest if 2 * beyond < len(norms) else NO_LIMIT

@@ -19,12 +19,13 @@ class OpenRound:
         number: from 1.
         batch: the rows of the phase and attempt that is going on.
         attempt: from 1; a round with too few good updates is repeated.
+        asked: clients that the attempt before asked.
         rows: client -> its training row, of attempts that are over.
         events: (kind, client, data) to be written with the round.
         traffic: bytes so far.
         train_loss: once training is over.
-        train_seconds: until every update was in, once that is so.
-        aggregate_seconds: from there until the new global arrays were made.
+        train_seconds: until the last update was in, once training is over.
+        aggregate_seconds: that the strategy took.
         seconds: spent on it by processes before this one.
         updates: what an `Updates` said was in when the round was saved; empty unless it goes on from there.
     """
@@ -32,14 +33,15 @@ class OpenRound:
     number: int
     batch: Batch
     attempt: int = 1
+    asked: int = 0
     rows: dict[int, ClientRound] = field(default_factory=dict[int, ClientRound])
     events: list[tuple[str, int | None, dict[str, Any]]] = field(
         default_factory=list[tuple[str, int | None, dict[str, Any]]]
     )
     traffic: Traffic = field(default_factory=Traffic)
     train_loss: float | None = None
-    train_seconds: float | None = None
-    aggregate_seconds: float | None = None
+    train_seconds: float = 0.0
+    aggregate_seconds: float = 0.0
     seconds: float = 0.0
     updates: dict[str, Any] = field(default_factory=dict[str, Any])
     began: float = field(default_factory=time.perf_counter)
@@ -74,6 +76,7 @@ class OpenRound:
             "metric": self.batch.metric,
             "batch": [asdict(row) for row in self.batch.rows],
             "attempt": self.attempt,
+            "asked": self.asked,
             "rows": [asdict(row) for row in self.rows.values()],
             "events": self.events,
             "traffic": asdict(self.traffic),
@@ -91,6 +94,7 @@ class OpenRound:
             state["number"],
             batch,
             state["attempt"],
+            state["asked"],
             _rows(state["rows"]),
             [(kind, client, data) for kind, client, data in state["events"]],
             Traffic(**state["traffic"]),

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Message, MetricRecord
-from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.flower_app import from_record, to_record
 from fedloom_edge.errors import RunError
@@ -15,7 +14,7 @@ from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
 from fedloom_server.spread import Spread, spread
-from fedloom_server.strategies import is_server_optimizer
+from fedloom_server.strategies import is_server_optimizer, nodes_needed
 from fedloom_server.strategy_state import restore_state
 from fedloom_server.updates import Updates, collect, same_metrics, split_statistics
 
@@ -44,6 +43,7 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
+        opened.asked = len(opened.batch.entries)
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
@@ -75,7 +75,6 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
 
     _exchange(run, opened, messages, take, save)
     opened.train_seconds = opened.elapsed()
-    norms = opened.batch.norms
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
     if reason := _too_few(run, opened):
@@ -88,7 +87,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     run.arrays = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
-    return RoundNorms.of(list(norms.values())), ""
+    return RoundNorms.of(list(opened.batch.norms.values())), ""
 
 
 def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
@@ -96,30 +95,28 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     restore_state(run.strategy, run.strategy_state)
     again = (opened.attempt,) if opened.attempt > 1 else ()
     run.seed(opened.number, "train", *again)
-    run.roster.leave_out(_left_out(run, opened))
+    run.roster.left_out = _left_out(run, opened)
     trained, _ = split_statistics(to_record(run.arrays), statistics)
     settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
     config = ConfigRecord({**settings, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
-    run.roster.leave_out(())
+    run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
     return messages
 
 
 def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
-    """Repeat offenders, and who gave no good update in an earlier attempt; never so many that a strategy
-    would wait for nodes without end."""
-    excluded = run.roster.excluded
-    out = (run.reputation.benched(opened.number) | opened.rows.keys()) - excluded
-    spare = len(run.declared) - len(excluded) - _nodes_needed(run.strategy)
-    # The most trusted come back first, failures before offenders.
-    return set(run.reputation.trusted_first(out)[::-1][: max(spare, 0)])
+    """Repeat offenders, and who gave no good update in an earlier attempt if there are others to ask.
 
-
-def _nodes_needed(strategy: Strategy) -> int:
-    inner = getattr(strategy, "strategy", None)
-    own = [int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")]
-    return max(*own, _nodes_needed(inner) if isinstance(inner, Strategy) else 1)
+    Never so many that the strategy would wait for nodes without end; the most trusted come back first.
+    """
+    members = run.declared.keys() - run.roster.excluded
+    needed = nodes_needed(run.strategy)
+    worst_first = run.reputation.trusted_first(run.reputation.benched(opened.number) & members)[::-1]
+    benched = set(worst_first[: max(len(members) - needed, 0)])
+    failed = run.reputation.trusted_first((opened.rows.keys() & members) - benched)[::-1]
+    spare = len(members) - len(benched) - max(needed, opened.asked)
+    return benched | set(failed[: max(spare, 0)])
 
 
 def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: quarantine.Suspects) -> None:

@@ -85,15 +85,11 @@ class OrderedGrid(GridWrapper):
         super().__init__(inner)
         self.clients = {member.node_id: member.client for member in members}
         self.excluded: set[int] = set()
-        self._left_out: set[int] = set()
-
-    def leave_out(self, clients: Iterable[int]) -> None:
-        """Hide these clients, beside the excluded ones, from whoever asks for nodes."""
-        self._left_out = set(clients)
+        self.left_out: set[int] = set()
 
     def get_node_ids(self) -> Iterable[int]:
-        """Node ids in the order of their shards, without excluded clients and those left out."""
-        hidden = self.excluded | self._left_out
+        """Node ids in the order of their shards, without those excluded or left out for now."""
+        hidden = self.excluded | self.left_out
         return [node for node, client in self.clients.items() if client not in hidden]
 
     def node_of(self, client: int) -> int:

@@ -53,44 +53,14 @@ CREATE TABLE client_round (
 CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,       -- seconds since the epoch, coordinator's clock
-    kind TEXT NOT NULL,       -- started, resumed, round, warning, failed, rejected, clipped, benched,
-                              -- repeated, damaged, early-stop, finished, interrupted,
+    kind TEXT NOT NULL,       -- started, resumed, round, warning, failed, rejected, clipped, benched, repeated,
+                              -- damaged, early-stop, finished, interrupted,
                               -- and what operators asked for: pause, resume, stop, exclude, include
     round INTEGER,
     client INTEGER,
     data TEXT NOT NULL        -- JSON
 );
 CREATE INDEX event_kind ON event (kind);
-
--- Since format 2: what a run goes on from.
-CREATE TABLE checkpoint (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    round INTEGER NOT NULL,   -- the last finished round
-    open INTEGER NOT NULL,    -- 1 where the round after it had begun
-    state TEXT NOT NULL,      -- JSON: values, and hashes of the arrays that they belong to
-    sha256 TEXT NOT NULL      -- of state
-);
-
-CREATE TABLE client_state (   -- Flower's Context.state, where the coordinator's process keeps it
-    client INTEGER NOT NULL,
-    checkpoint INTEGER NOT NULL,    -- id of the first checkpoint that it belongs to
-    records TEXT NOT NULL,    -- JSON
-    arrays TEXT,              -- hash of its arrays; null without any
-    PRIMARY KEY (client, checkpoint)
-) WITHOUT ROWID;
-
-CREATE TABLE quarantine (     -- refused updates kept for inspection, a bounded number of them
-    round INTEGER NOT NULL,
-    client INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    rule TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    norm REAL,                -- of its difference to the global arrays; null where it has none
-    examples INTEGER,
-    bytes INTEGER NOT NULL,
-    arrays TEXT,              -- hash; null where the arrays cannot be kept (not the task's, or not finite)
-    PRIMARY KEY (round, client, attempt)
-) WITHOUT ROWID;
 
 CREATE TABLE command (        -- what operators ask for; the only table that the dashboard writes
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -132,3 +102,32 @@ CREATE TABLE device_sample (  -- a figure that the board does not tell is null
     uptime REAL               -- seconds, of the agent
 );
 CREATE INDEX device_sample_time ON device_sample (device, time);
+-- Since format 2: what a run goes on from.
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    round INTEGER NOT NULL,   -- the last finished round
+    open INTEGER NOT NULL,    -- 1 where the round after it had begun
+    state TEXT NOT NULL,      -- JSON: values, and hashes of the arrays that they belong to
+    sha256 TEXT NOT NULL      -- of state
+);
+
+CREATE TABLE client_state (   -- Flower's Context.state, where the coordinator's process keeps it
+    client INTEGER NOT NULL,
+    checkpoint INTEGER NOT NULL,    -- id of the first checkpoint that it belongs to
+    records TEXT NOT NULL,    -- JSON
+    arrays TEXT,              -- hash of its arrays; null without any
+    PRIMARY KEY (client, checkpoint)
+) WITHOUT ROWID;
+
+CREATE TABLE quarantine (     -- refused updates kept for inspection, a bounded number of them
+    round INTEGER NOT NULL,
+    client INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    rule TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    norm REAL,                -- of its difference to the global arrays; null where it has none
+    examples INTEGER,
+    bytes INTEGER NOT NULL,
+    arrays TEXT,              -- hash; null where the arrays cannot be kept (not the task's, or not finite)
+    PRIMARY KEY (round, client, attempt)
+) WITHOUT ROWID;

@@ -249,10 +249,6 @@ class RunStore:
         query = "SELECT * FROM event WHERE kind = ? OR ? IS NULL ORDER BY id"
         return [_row(row) for row in self._connection.execute(query, (kind, kind))]
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Run one statement on the tables of another module of ours and return its rows."""
-        return self._connection.execute(statement, values).fetchall()
-
     def open_commands(self) -> list[dict[str, Any]]:
         """What operators asked for and nobody has taken up yet, in order."""
         return [
@@ -263,6 +259,21 @@ class RunStore:
     def take_command(self, number: int) -> None:
         """Note that a request is taken up."""
         self._connection.execute("UPDATE command SET taken = ? WHERE id = ?", (time.time(), number))
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """Refused updates that are kept, the newest first; none in a run of a format that kept none."""
+        if int(self._connection.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
+            return []
+        return [
+            dict(row)
+            for row in self._connection.execute(
+                "SELECT * FROM quarantine ORDER BY round DESC, attempt DESC, client"
+            )
+        ]
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Run one statement on the tables of another module of ours and return its rows."""
+        return self._connection.execute(statement, values).fetchall()
 
     def put_arrays(self, arrays: Arrays) -> str:
         """Keep arrays under their hash; returns the hash. Writing the same arrays again is free."""

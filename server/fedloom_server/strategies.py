@@ -13,6 +13,7 @@ from flwr.serverapp.strategy.fedopt import FedOpt
 
 from fedloom_edge.config import convert
 from fedloom_edge.errors import InputError, unknown
+from fedloom_server.robust import CentredClipping, GeometricMedian
 
 # Flower tells every step of a round at INFO; the table of rounds tells it better.
 logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -28,6 +29,8 @@ CLIENT_MODS: Mapping[str, Mod] = {
     "dp-client-fixed": fixedclipping_mod,
     "dp-client-adaptive": adaptiveclipping_mod,
 }
+# Ours, under the names of the field.
+OWN: Mapping[str, type[Strategy]] = {"rfa": GeometricMedian, "centredclipping": CentredClipping}
 TREES = ("fedxgbbagging", "fedxgbcyclic")
 _OURS = ("weighted_by_key", "arrayrecord_key", "configrecord_key", "train_loss_key")
 
@@ -86,9 +89,16 @@ def is_server_optimizer(strategy: Strategy) -> bool:
     return isinstance(inner, FedOpt | FedAvgM)
 
 
+def nodes_needed(strategy: Strategy) -> int:
+    """Nodes below which a strategy, or one that it wraps, would wait for more without end."""
+    inner = getattr(strategy, "strategy", None)
+    own = [int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")]
+    return max(1, *own, nodes_needed(inner) if isinstance(inner, Strategy) else 1)
+
+
 def _plain() -> dict[str, type[Strategy]]:
     exported = (getattr(flower, name) for name in flower.__all__)
-    return {
+    return {**OWN} | {
         kind.__name__.lower(): kind
         for kind in exported
         if isinstance(kind, type) and issubclass(kind, Strategy) and not inspect.isabstract(kind)

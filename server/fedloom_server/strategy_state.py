@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_client.flower_app import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
+from fedloom_server.robust import GeometricMedian
 
 
 @runtime_checkable
@@ -136,6 +137,7 @@ _CODECS: Mapping[type[Strategy], _Codec] = {
     flower.MultiKrum: _NONE,
     flower.Bulyan: _NONE,
     flower.QFedAvg: _NONE,
+    GeometricMedian: _NONE,
     flower.FedAdagrad: _OPTIMIZER,
     flower.FedAdam: _OPTIMIZER,
     flower.FedYogi: _OPTIMIZER,

@@ -12,6 +12,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from fedloom_client.flower_app import make_client_app
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
@@ -26,6 +28,8 @@ from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
+from fedloom_simulations.attacks import POISONS, AttackedGrid
+from fedloom_simulations.faults import FaultyGrid
 from fedloom_simulations.setup import Setup
 
 _SPARE_BYTES = 20_000_000  # the database, the report and the logs of a long run
@@ -44,8 +48,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
         with ExitStack() as stack:
-            opened = RunStore.reopen(setup.out) if resume else RunStore.create(setup.out, _facts(setup))
-            store = stack.enter_context(opened)
+            made = RunStore.reopen(setup.out) if resume else RunStore.create(setup.out, _facts(setup))
+            store = stack.enter_context(made)
             if resume:
                 _compare(setup, store)
             if setup.dashboard:
@@ -87,7 +91,7 @@ def _compare(setup: Setup, store: RunStore) -> None:
     for change in changed:
         store.event("warning", reason=f"resumed although {change}")
         sys.stderr.write(f"fedloom: {change} since the run began; it goes on, but not bit for bit\n")
-    store.set_facts({"status": "running", "reason": "", "process": process_mark()})
+    store.set_facts({"status": "running", "reason": "", "process": now["process"]})
 
 
 def _facts(setup: Setup) -> dict[str, Any]:
@@ -103,10 +107,10 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "class_names": list(setup.shards.data.class_names),
         "training": setup.plan.training.to_config(),
         "versions": versions(),
+        "process": process_mark(),
         "command": "simulate",
         "arguments": setup.arguments,
         "task_sha256": _task_sha256(setup.recipe.task),
-        "process": process_mark(),
     }
 
 
@@ -157,11 +161,18 @@ def _drive(setup: Setup, federation: Federation) -> None:
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
-        run_on_ray(app, setup.plan.clients, federation.run)
+        run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
     else:
         from fedloom_simulations.inline import InlineGrid
 
-        federation.run(InlineGrid(app, setup.plan.clients))
+        federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
+
+
+def _disturbed(setup: Setup, grid: Grid) -> Grid:
+    """The grid with the attacks and faults that were asked for."""
+    if setup.attack and setup.attack.name not in POISONS:
+        grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
+    return FaultyGrid(grid, setup.faults) if setup.faults else grid
 
 
 def _linger() -> None:

@@ -17,9 +17,13 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan
 from fedloom_server.norms import GuardSettings
+from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
+from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.faults import Faults, faulty_client
+from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
 
 
@@ -36,6 +40,8 @@ class Setup:
     engine: str
     out: Path
     arguments: dict[str, Any]
+    faults: Faults | None = None
+    attack: Attack | None = None
     dashboard: bool = False
 
 
@@ -56,6 +62,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
     training = override(task.training, settings["training"], "training")
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
+    faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
+    attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -63,6 +71,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         clients=task.clients if arguments.clients is None else arguments.clients,
         seed=arguments.seed,
     )
+    if attack and attack.name in POISONS:
+        recipe = PoisonedRecipe(**vars(recipe), attack=attack)
     shards = recipe.open()
     clients = len(shards)
     strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
@@ -85,25 +95,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=client_mods(arguments.strategy),
+        mods=[*([faulty_client(faults)] if faults else []), *client_mods(arguments.strategy)],
+        faults=faults,
+        attack=attack,
         engine=arguments.engine,
         out=out,
-        arguments=_kept(arguments, recipe),
         dashboard=arguments.dashboard,
+        arguments={
+            **kept_arguments(arguments, without=("show_partition", "dashboard")),
+            "task": recipe.task,
+        },
     )
-
-
-def _kept(arguments: argparse.Namespace, recipe: ShardRecipe) -> dict[str, Any]:
-    """The command's options as JSON values that hold in any working directory, for `fedloom resume`.
-
-    What --config and the environment gave is in them already.
-    """
-    values = {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-    }
-    for name in ("config", "out", "show_partition", "sections"):
-        values.pop(name, None)
-    return {**values, "task": recipe.task, "data": recipe.data_dir}
 
 
 def _check(shards: Shards) -> None:

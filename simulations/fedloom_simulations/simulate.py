@@ -45,6 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after so many rounds without a better loss (or accuracy, mae) at the clients",
     )
     parser.add_argument(
+        "--attack",
+        metavar="NAME:SHARE",
+        help="let a share of the clients attack: signflip, scale, noise, alie, ipm, labelflip or backdoor",
+    )
+    parser.add_argument(
+        "--faults",
+        metavar="KIND=SHARE,...",
+        help="let clients fail at random: drop=0.3,slow=0.2:5s,crash=0.05,nan=0.02,stale=0.05",
+    )
+    parser.add_argument(
         "--show-partition",
         action="store_true",
         help="draw the label distribution per client and train nothing",
@@ -71,22 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
     """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
+    from fedloom_server.resume import restored_arguments
     from fedloom_simulations.session import run_session
     from fedloom_simulations.setup import prepare_run
 
-    return run_session(prepare_run(restored_arguments(folder, arguments), resume=True), resume=True)
-
-
-def restored_arguments(folder: Path, arguments: Mapping[str, Any]) -> argparse.Namespace:
-    """The options of a run as its folder keeps them, in the types of a command line.
-
-    Options that are younger than the run have their defaults.
-    """
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    options = parser.parse_args([])
-    for action in parser._actions:
-        if (value := arguments.get(action.dest)) is not None:
-            setattr(options, action.dest, action.type(value) if callable(action.type) else value)
-    options.out = folder
-    return options
+    options = restored_arguments(add_arguments, folder, arguments)
+    return run_session(prepare_run(options, resume=True), resume=True)

@@ -141,7 +141,7 @@ def test_every_strategy_keeps_the_tasks_dtypes_and_order(federate):
 
 
 def test_only_arrays_in_use_stay_on_disk(federate):
-    store = federate(rounds=6)
+    store = federate(rounds=9)
     kept = {path.stem for path in (store.folder / "arrays").iterdir()}
     assert final(store) in kept
     assert len(kept) <= 5  # the last three rounds, the best one, the preprocessing constants

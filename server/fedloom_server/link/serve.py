@@ -6,11 +6,13 @@ certificates and all, each with the data of a client of `fedloom simulate`.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedloom_edge.config import add_config_argument
 
-SECTIONS = ("training", "strategy")
+SECTIONS = ("training", "strategy", "guard", "checkpoints")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,3 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_server.link.serving import Serving
 
     return Serving.prepare(arguments).run()
+
+
+def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
+    """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
+    from fedloom_server.link.serving import Serving
+    from fedloom_server.resume import restored_arguments
+
+    return Serving.prepare(restored_arguments(add_arguments, folder, arguments), resume=True).run()

@@ -26,6 +26,7 @@ from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
@@ -37,10 +38,14 @@ from fedloom_server.link.local import LocalAgents
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.norms import GuardSettings
+from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import RoundTable
 from fedloom_server.results import versions
+from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.strategy_state import require_codec
 from fedloom_server.tensorboard import TensorBoardLog
 
 log = logging.getLogger("fedloom.link")
@@ -58,10 +63,13 @@ class Serving:
     quorum: Quorum
     out: Path
     strategy_options: dict[str, str]
+    resume: bool = False
 
     @classmethod
-    def prepare(cls, options: argparse.Namespace) -> Self:
+    def prepare(cls, options: argparse.Namespace, *, resume: bool = False) -> Self:
         """Check every option, and load the task and the coordinator's test data.
+
+        With `resume` the folder `options.out` must hold the run; otherwise it must hold none.
 
         Raises:
             InputError: something that the user gave is wrong; nothing has been written.
@@ -70,7 +78,7 @@ class Serving:
         settings = parse_settings(options.settings, SECTIONS)
         task = load_task(options.task)
         out = options.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (out / DATABASE).exists():
+        if (out / DATABASE).exists() and not resume:
             raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
         if client_mods(options.strategy):
             raise InputError(
@@ -85,12 +93,15 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
+            guard=override(GuardSettings(), settings["guard"], "guard"),
+            keep=override(Keep(), settings["checkpoints"], "checkpoints"),
         )
         if not options.local:
             Fleet(options.fleet).close()
         data = load_data(task, options.data)
         check_task(task, data)
-        make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        strategy = make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        require_codec(strategy)
         return cls(
             options=options,
             plan=plan,
@@ -98,6 +109,7 @@ class Serving:
             quorum=Quorum(share=options.quorum, grace=options.grace, deadline=options.deadline),
             out=out,
             strategy_options=settings["strategy"],
+            resume=resume,
         )
 
     def run(self) -> int:
@@ -107,19 +119,27 @@ class Serving:
         # systemd stops a unit with SIGTERM: the round is broken off, devices are told, nothing is lost.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            with RunStore.create(self.out, self._facts()) as store:
+            made = RunStore.reopen(self.out) if self.resume else RunStore.create(self.out, self._facts())
+            with made as store:
+                if self.resume:
+                    store.set_facts({"status": "running", "reason": "", "process": process_mark()})
                 status, reason, code = self._serve(store)
                 store.set_facts({"status": status, "reason": reason})
                 store.event(status, reason=reason)
                 result = finish_run(store, self.plan.task, self.data)
         except (OSError, sqlite3.OperationalError) as error:
-            raise InputError(f"--out {self.out}: {error}; make room or choose another folder") from error
+            raise InputError(
+                f"{self.out}: {error}; make room, then go on with: fedloom resume {self.out}"
+            ) from error
         metric = self.plan.task.metric
         if result["final"]:
             sys.stdout.write(f"{metric} on the held-out test set: {result['final'][metric]:.4f}\n")
         sys.stdout.write(f"{self.out}: result.json, run.db, model.safetensors, model.onnx, report.png\n")
         if code:
-            sys.stderr.write(f"fedloom: {status}: {reason}; the rounds so far are in {self.out}\n")
+            sys.stderr.write(
+                f"fedloom: {status}: {reason}; the rounds so far are in {self.out}, "
+                f"go on with: fedloom resume {self.out}\n"
+            )
         return code
 
     def _facts(self) -> dict[str, Any]:
@@ -136,7 +156,13 @@ class Serving:
             "class_names": list(self.data.class_names),
             "training": self.plan.training.to_config(),
             "versions": versions(),
+            "process": process_mark(),
             "link_run": secrets.token_hex(8),
+            "command": "serve",
+            "arguments": {
+                **kept_arguments(self.options, without=()),
+                "task": _absolute(self.options.task),
+            },
         }
 
     @property
@@ -148,7 +174,10 @@ class Serving:
         began = time.perf_counter()
         try:
             with self._link(store) as grid:
-                devices = grid.gather(self.plan.clients, self.options.deadline)
+                known = _enlisted(store)
+                devices = grid.gather(len(known) or self.plan.clients, self.options.deadline)
+                if known:  # the run's clients stay who they are; one that is away is waited for
+                    grid.enlist(devices := known)
                 store.set_facts({"clients": len(devices), "startup_seconds": time.perf_counter() - STARTED})
                 began = time.perf_counter()
                 self._rounds(store, grid, len(devices))
@@ -236,6 +265,15 @@ class Serving:
         if (folder / "ca.key").exists():
             return Fleet(folder)
         return Fleet.create(folder, ["127.0.0.1", "localhost"])
+
+
+def _enlisted(store: RunStore) -> list[str]:
+    """The devices that are the run's clients, in their order; none before the run has begun."""
+    if not store.clients():
+        return []
+    return [
+        row["id"] for row in store.execute("SELECT id FROM device WHERE client IS NOT NULL ORDER BY client")
+    ]
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quarantine",
         action="store_true",
-        help="list the refused updates that the runs kept, and where their arrays are",
+        help="list the updates that the guard refused and kept, each with its rule, figures and file",
     )
     parser.add_argument(
         "--mlflow",
@@ -48,13 +48,21 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.mlflow is not None:
             return _export(stores, arguments.mlflow)
         if arguments.quarantine:
-            return _quarantine(stores)
+            return _refused(stores)
         one = len(stores) == 1
         out: Path = arguments.out or (stores[0].folder / "report.png" if one else Path("comparison.png"))
         try:
             _show(stores, out)
         except OSError as error:
             raise InputError(f"--out {out}: {error.strerror}; choose another file") from error
+    return 0
+
+
+def _refused(stores: "Sequence[RunStore]") -> int:
+    from fedloom_server.report.table import quarantine_table
+
+    for store in stores:
+        _say(f"{store.folder}: {quarantine_table(store)}")
     return 0
 
 
@@ -67,14 +75,6 @@ def _export(stores: "Sequence[RunStore]", uri: str) -> int:
         raise InputError("--mlflow: give a URI, or set MLFLOW_TRACKING_URI, for example sqlite:///mlflow.db")
     for store in stores:
         _say(f"{store.folder}: run {export_run(store, uri)} at {uri}")
-    return 0
-
-
-def _quarantine(stores: "Sequence[RunStore]") -> int:
-    from fedloom_server.report.table import quarantine_table
-
-    for store in stores:
-        _say(f"{store.folder}: {quarantine_table(store)}")
     return 0
 
 

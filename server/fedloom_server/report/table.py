@@ -42,19 +42,15 @@ def rounds_table(store: RunStore) -> str:
 
 def quarantine_table(store: RunStore) -> str:
     """A row a refused update that was kept, the newest first, with the file of its arrays."""
-    # A run of the first format has no such table.
-    if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'quarantine'"):
-        return "no refused updates are kept"
-    kept = store.execute("SELECT * FROM quarantine ORDER BY round DESC, attempt DESC, client")
     rows = [
         (
             *(str(row[name]) for name in ("round", "client")),
             figure(row["norm"]),
             f"{row['bytes'] / 1e6:.2f}",
             row["reason"],
-            f"arrays/{row['arrays']}.safetensors" if row["arrays"] else "-",
+            f"arrays/{row['arrays']}.safetensors" if row["arrays"] else "–",
         )
-        for row in kept
+        for row in store.quarantined()
     ]
     heads = ("round", "client", "norm", "MB", "reason", "arrays")
     return "refused updates\n" + text_table(heads, rows) if rows else "no refused updates are kept"
