@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -188,29 +189,27 @@ def _clear(folder: Path) -> None:
 
 
 def _process(argv: Sequence[str], every_update: bool, kill_after: float | None = None) -> int:
-    """Run `fedloom` in a fork of this process, killed after some seconds; its exit code, or minus the signal.
+    """Run `fedloom` in a process, killed after some seconds; its exit code, or minus the signal.
 
-    A fork, because importing torch anew takes longer than a run; this process itself must not train.
+    Processes are forked from a server that has imported everything and runs no thread: importing torch
+    anew takes longer than a run, and a fork of a process with threads may wait for a lock forever.
     """
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                logging.disable(logging.CRITICAL)
-                _prepare(every_update)
-                code = fedloom(argv)
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + (_LIMIT if kill_after is None else kill_after)
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["fedloom_simulations.session", "fedloom_simulations.inline"])
+    process = processes.Process(target=_run, args=(list(argv), every_update))
+    process.start()
+    process.join(_LIMIT if kill_after is None else kill_after)
+    process.kill()  # one that has ended takes no harm
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _run(argv: Sequence[str], every_update: bool) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        logging.disable(logging.CRITICAL)
+        _prepare(every_update)
+        code = fedloom(argv)
+    os._exit(code)
 
 
 def _prepare(every_update: bool) -> None:
@@ -229,8 +228,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=3, help="most kills of one run")
     arguments = parser.parse_args(argv)
-    import fedloom_simulations.session  # noqa: F401  (forks must not import it each time)
-
     killed, phases, bad = 0, dict.fromkeys(("start", "round", "open"), 0), 0
     for number in range(arguments.schedules):
         schedule = Schedule.drawn(arguments.seed, number, arguments.kills)
