@@ -8,5 +8,6 @@ from hypothesis import settings
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-settings.register_profile("fedloom", deadline=None, print_blob=True)
+# The same examples every time: what passes here passes everywhere.
+settings.register_profile("fedloom", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("fedloom")

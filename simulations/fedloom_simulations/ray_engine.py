@@ -1,10 +1,12 @@
 """The ray engine: Flower's own simulation, for many processes or many machines (docs/scaling.md)."""
 
 import logging
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Context, Message
@@ -24,7 +26,7 @@ def run_on_ray(app: ClientApp, clients: int, work: Callable[[Grid], None]) -> No
 
     Ray's own variables choose where: RAY_ADDRESS names a cluster, without it this machine is used.
     Flower runs the coordinator in a thread; an error there is raised here. Ctrl-C stops it at its
-    next message and is raised when it has stopped, so that nobody else writes to the run's store.
+    next message and is raised when all has ended: raised in the middle of Ray's work it crashes Ray.
 
     Raises:
         InputError: Ray is not installed.
@@ -39,17 +41,16 @@ def run_on_ray(app: ClientApp, clients: int, work: Callable[[Grid], None]) -> No
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     resources: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": _RAY}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), coordinator.stopped_by_interrupts():
             warnings.simplefilter("ignore")
             run_simulation(coordinator.app(), app, num_supernodes=clients, backend_config=resources)
-    except KeyboardInterrupt:
-        coordinator.stop()
-        raise
     except Exception:
         if coordinator.failure is None:
             raise
     finally:
         ray.shutdown()
+    if coordinator.stopping.is_set():
+        raise KeyboardInterrupt
     if coordinator.failure is not None:
         raise coordinator.failure
 
@@ -59,10 +60,8 @@ class _Coordinator:
 
     def __init__(self, work: Callable[[Grid], None]) -> None:
         self.failure: BaseException | None = None
+        self.stopping = threading.Event()
         self._work = work
-        self._stopping = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
 
     def app(self) -> ServerApp:
         """A ServerApp that does the work."""
@@ -70,21 +69,22 @@ class _Coordinator:
 
         @server.main()
         def main(grid: Grid, context: Context) -> None:
-            self._idle.clear()
             try:
-                self._work(_StoppableGrid(grid, self._stopping))
+                self._work(_StoppableGrid(grid, self.stopping))
             except BaseException as error:
                 self.failure = error
                 raise
-            finally:
-                self._idle.set()
 
         return server
 
-    def stop(self) -> None:
-        """Stop the work at its next message and wait until it has."""
-        self._stopping.set()
-        self._idle.wait()
+    @contextmanager
+    def stopped_by_interrupts(self) -> Iterator[None]:
+        """Inside, Ctrl-C asks the work to stop and raises nothing."""
+        before = signal.signal(signal.SIGINT, lambda *_: self.stopping.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 class _StoppableGrid(GridWrapper):

@@ -1,7 +1,6 @@
 """One simulated run from the first round to the files that it leaves."""
 
 import hashlib
-import os
 import shutil
 import signal
 import sqlite3
@@ -71,11 +70,6 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             f"fedloom: {status}: {reason}; the rounds so far are in {setup.out}, "
             f"go on with: fedloom resume {setup.out}\n"
         )
-        if setup.engine == "ray":
-            # Threads of Flower's and Ray's outlive an interrupt; taking the interpreter down under
-            # them has crashed. Everything is written by now.
-            sys.stdout.flush()
-            os._exit(code)
     return code
 
 
