@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
-from fedloom_client.trainer import Assignment, Trainer
+from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
@@ -85,27 +86,39 @@ def _describe(member: _Member, message: Message) -> RecordDict:
 
 def _train(member: _Member, message: Message) -> RecordDict:
     began = time.perf_counter()
-    config = message.content.config_records["config"]
-    assignment = Assignment(
+    assignment = read_assignment(message, member.partition)
+    update = member.node.train(_arrays(message), read_constants(message), assignment)
+    return update_content(update, time.perf_counter() - began)
+
+
+def _evaluate(member: _Member, message: Message) -> RecordDict:
+    began = time.perf_counter()
+    result = member.node.evaluate(_arrays(message), read_constants(message))
+    return evaluation_content(result, time.perf_counter() - began)
+
+
+def read_assignment(message: Message, partition: int) -> Assignment:
+    """What a `train` message asks of the node with this partition."""
+    config: Any = message.content["config"]
+    return Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(
-            int(_number(config, "seed")), int(_number(config, "server-round")), member.partition
-        ),
+        seed=derive_seed(int(_number(config, "seed")), int(_number(config, "server-round")), partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
-    update = member.node.train(_arrays(message), _constants(message), assignment)
-    metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
+
+
+def update_content(update: Update, seconds: float) -> RecordDict:
+    """The content of a reply to `train`."""
+    metrics = {**update.metrics, "num-examples": update.examples, "seconds": seconds}
     content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
     if update.warnings:
         content["warnings"] = ConfigRecord({"warnings": list(update.warnings)})
     return content
 
 
-def _evaluate(member: _Member, message: Message) -> RecordDict:
-    began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), _constants(message))
-    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
-    metrics["seconds"] = time.perf_counter() - began
+def evaluation_content(result: Evaluation, seconds: float) -> RecordDict:
+    """The content of a reply to `evaluate`."""
+    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
 
 
@@ -113,7 +126,8 @@ def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _constants(message: Message) -> Arrays:
+def read_constants(message: Message) -> Arrays:
+    """The preprocessing constants that came with a message; empty for none."""
     record = message.content.array_records.get("preprocess")
     return {} if record is None else from_record(record)
 
@@ -121,13 +135,3 @@ def _constants(message: Message) -> Arrays:
 def _number(config: ConfigRecord, key: str, default: float | None = None) -> float:
     value: Any = config.get(key, default)
     return float(value)
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Arrays as a Flower record, names and order kept."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def from_record(record: ArrayRecord) -> Arrays:
-    """A Flower record as arrays, names and order kept."""
-    return {name: array.numpy() for name, array in record.items()}

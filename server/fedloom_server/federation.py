@@ -11,8 +11,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.flower_app import from_record, to_record
 from fedloom_client.preprocess import prepare
+from fedloom_client.records import from_record, to_record
 from fedloom_client.samples import Samples
 from fedloom_client.seeds import derive_seed
 from fedloom_client.task import Task

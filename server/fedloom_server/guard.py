@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
+from fedloom_client.records import to_numpy
 from fedloom_edge.arrays import Arrays
 
 MAX_EXAMPLES = 10**9
@@ -35,10 +36,11 @@ class Guard:
 
     def refuses_update(self, reply: Message) -> str:
         """Why a reply to `train` must not reach a strategy; empty if it may."""
-        records = reply.content.array_records
-        if list(records) != ["arrays"]:
-            return f"records: expected one ArrayRecord 'arrays', got {sorted(records)}"
-        return _metrics_fault(reply, minimum=1) or self._arrays_fault(records["arrays"])
+        names = _names(reply, ArrayRecord)
+        if names != ["arrays"]:
+            return f"records: expected one ArrayRecord 'arrays', got {sorted(names)}"
+        record: Any = reply.content["arrays"]
+        return _metrics_fault(reply, minimum=1) or self._arrays_fault(record)
 
     def refuses_evaluation(self, reply: Message) -> str:
         """Why a reply to `evaluate` must not reach a strategy; empty if it may."""
@@ -51,23 +53,28 @@ class Guard:
         for name, entry in record.items():
             shape, dtype = self.expected[name]
             try:
-                array: NDArray[Any] = entry.numpy()
+                array: NDArray[Any] = to_numpy(entry)
             except (ValueError, TypeError, OSError, EOFError) as error:
                 return f"bytes: array {name!r} cannot be read ({error})"
             if (array.shape, array.dtype.str) != (shape, dtype):
                 return (
                     f"shape: array {name!r} is {array.dtype.str}{array.shape}, the task's is {dtype}{shape}"
                 )
-            if bad := int(array.size - np.isfinite(array).sum()):
+            if bad := int(array.size - np.count_nonzero(np.isfinite(array))):
                 return f"finite: array {name!r} has {bad} values that are not finite"
         return ""
 
 
+def _names(reply: Message, kind: type) -> list[str]:
+    # Not content.array_records, which makes a new record of records each time.
+    return [name for name, record in reply.content.items() if isinstance(record, kind)]
+
+
 def _metrics_fault(reply: Message, minimum: int) -> str:
-    records = reply.content.metric_records
-    if list(records) != ["metrics"]:
-        return f"records: expected one MetricRecord 'metrics', got {sorted(records)}"
-    metrics: MetricRecord = records["metrics"]
+    names = _names(reply, MetricRecord)
+    if names != ["metrics"]:
+        return f"records: expected one MetricRecord 'metrics', got {sorted(names)}"
+    metrics: Any = reply.content["metrics"]
     count = metrics.get("num-examples")
     if not isinstance(count, int) or not minimum <= count <= MAX_EXAMPLES:
         return (

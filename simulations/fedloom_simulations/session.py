@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
         began = time.perf_counter()
         store.set_facts({"startup_seconds": began - STARTED})
         try:
-            _drive(setup, federation)
+            _drive(setup, federation, store)
             baselines = {
                 name: compute(setup.shards.data) for name, compute in setup.plan.task.baselines.items()
             }
@@ -110,16 +110,27 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
     return "finished", "", 0
 
 
-def _drive(setup: Setup, federation: Federation) -> None:
+def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
     app = make_client_app(setup.recipe, setup.mods)
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
+        store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, federation.run)
-    else:
-        from fedloom_simulations.inline import InlineGrid
+        return
+    from fedloom_simulations.cohort_grid import CohortGrid
 
-        federation.run(InlineGrid(app, setup.plan.clients))
+    def note(backend: str, reason: str) -> None:
+        if backend:
+            store.set_facts({"backend": backend})
+            store.event("backend", backend=backend, reason=reason)
+        else:
+            store.event("warning", reason=reason)
+            sys.stderr.write(f"fedloom: {reason}\n")
+
+    grid = CohortGrid(app, setup.recipe, setup.plan.clients, setup.mods, setup.backend, setup.workers, note)
+    with closing(grid):
+        federation.run(grid)
 
 
 def _linger() -> None:

@@ -37,7 +37,8 @@ def convolve(
     work = x.shape[1] * math.prod(out) * weight[0].numel()
     if work < _SMALL and groups == 1 and len(out) <= 2 and set(dilation) == {1}:
         return _by_patches(x, weight, bias, stride, padding)
-    result: Tensor = _Loop.apply(x.contiguous(), weight.contiguous(), bias, sizes, geometry)
+    loop: Any = _Loop.apply
+    result: Tensor = loop(x.contiguous(), weight.contiguous(), bias, sizes, geometry)
     return result
 
 
@@ -60,7 +61,7 @@ class _Loop(torch.autograd.Function):
     """One call of oneDNN a client, forward and backward, with nothing around it."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int], geometry: Any
     ) -> Tensor:
         stride, padding, dilation, groups = geometry
@@ -77,7 +78,7 @@ class _Loop(torch.autograd.Function):
         return _together(parts, x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         zeros, grad = [0] * len(stride), grad.contiguous()
@@ -103,7 +104,7 @@ def _together(parts: Any, batch: int) -> Tensor:
     """Results (n, ...) of each client as (K, B, ...), zeros where a client has fewer examples."""
     if all(len(part) == batch for part in parts):
         return torch.stack(parts)
-    out = parts[0].new_zeros(len(parts), batch, *parts[0].shape[1:])
+    out: Tensor = parts[0].new_zeros(len(parts), batch, *parts[0].shape[1:])
     for k, part in enumerate(parts):
         out[k, : len(part)] = part
     return out

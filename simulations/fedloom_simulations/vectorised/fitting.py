@@ -95,7 +95,13 @@ class _Steps:
         self, model: nn.Module, loss: str, state: Stacked, training: Training, mu: float, generators: Any
     ) -> None:
         clients = len(generators)
-        self.model, self.loss_of, self.state, self.training, self.mu = model, LOSSES[loss], state, training, mu
+        self.model, self.loss_of, self.state, self.training, self.mu = (
+            model,
+            LOSSES[loss],
+            state,
+            training,
+            mu,
+        )
         self.generators = generators
         self.names = list(state.trained)
         self.start = [p.detach().clone() for p in state.trained.values()] if mu else []
@@ -111,7 +117,7 @@ class _Steps:
         sizes = [len(batch) for batch in batches]
         table, weights = _padded(batches, sizes)
         x, y = rows(table.ravel())
-        x, y = x.unflatten(0, table.shape), y.unflatten(0, table.shape)  # (A, B, ...)
+        x, y = (part.view(*table.shape, *part.shape[1:]) for part in (x, y))  # (A, B, ...)
         losses, gradients = self._gradients(x, y, weights, sizes)
         parameters = self.trained
         if self.mu:
@@ -124,9 +130,7 @@ class _Steps:
         self.seen[: self.active] += sizes
         self._clip(gradients, norms)
         with torch.no_grad():
-            self.update(
-                [parameters[i].detach() for i in self.used], [gradients[i] for i in self.used]
-            )
+            self.update([parameters[i].detach() for i in self.used], [gradients[i] for i in self.used])
 
     def outcome(self, courses: Sequence[Course]) -> Outcome:
         """Metrics and warnings of all clients."""

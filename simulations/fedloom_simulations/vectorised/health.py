@@ -42,7 +42,7 @@ class StackedHealth:
     def look(self, parameters: list[Tensor], gradients: list[Tensor]) -> NDArray[np.float64]:
         """Take in the gradients (A, ...) of a step; returns their L2 norms (A,)."""
         norms = torch.stack([_norms(g) for g in gradients]).double()  # (tensors, A)
-        total = torch.linalg.vector_norm(norms, dim=0).numpy()
+        total: NDArray[np.float64] = torch.linalg.vector_norm(norms, dim=0).numpy()
         active = len(total)
         looking = (self.steps[:active] % LOOK_EVERY == 0) | (total > SPIKE * self.mean[:active])
         if looking.any() and self._layers:
@@ -61,8 +61,12 @@ class StackedHealth:
         return sentences(worst, [name for name, weak in zip(self._layers, starved, strict=True) if weak])
 
     def _look_at_layers(
-        self, looking: NDArray[np.bool_], total: NDArray[np.float64], parameters: list[Tensor], norms: NDArray[np.float64]
-    ) -> None:  # fmt: skip
+        self,
+        looking: NDArray[np.bool_],
+        total: NDArray[np.float64],
+        parameters: list[Tensor],
+        norms: NDArray[np.float64],
+    ) -> None:
         active = len(total)
         weights = torch.stack([_norms(parameters[place]) for place in self._places]).numpy().T  # (A, layers)
         ratios = norms[self._places].T / np.maximum(weights, SMALL_WEIGHT * self._roots)
@@ -77,4 +81,5 @@ class StackedHealth:
 
 
 def _norms(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor.detach().flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(tensor.detach().flatten(1), dim=1)
+    return norms

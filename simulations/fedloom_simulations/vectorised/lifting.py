@@ -46,7 +46,7 @@ class _Lift(torch.autograd.Function):
 
 def lift(operation: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
     """Call `operation` with the stacked tensors (K, ...) behind one client's `tensors`."""
-    result: Tensor = _Lift.apply(operation, *tensors)
+    result: Tensor = _Lift.apply(operation, *tensors)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -110,7 +110,11 @@ def _drop(stack: Stack, p: float, ones: tuple[int, ...], x: Tensor) -> Tensor:
     """x (K, B, ...) times a mask of (K, B, ...), or of (K, B, C, *ones) for whole features."""
     noise = x.new_zeros(*x.shape[: x.ndim - len(ones)], *ones)
     for k, (size, generator) in enumerate(zip(stack.sizes, stack.generators, strict=True)):
-        noise[k, :size].bernoulli_(1 - p, generator=generator)
+        # Numbers are drawn in the order of memory, so the axes of a client's mask must lie as its input's.
+        like = noise[k, :size] if ones else torch.empty_like(x[k, :size])
+        drawn = like.bernoulli_(1 - p, generator=generator)
+        if not ones:
+            noise[k, :size] = drawn
     return x * noise.div_(1 - p) if p < 1 else x * noise
 
 
@@ -159,8 +163,9 @@ def _gru(stack: Stack, x: Tensor, start: Tensor, weights: Any, *settings: Any) -
             last.append(outs[-1][:, 0 if way else -1])
         x = torch.cat(outs, 2) if ways > 1 else outs[0]
         if layer < layers - 1:
-            x = _dropout(stack, x if batch_first else x.transpose(0, 1), dropout, training)
-            x = x if batch_first else x.transpose(0, 1)
+            # Time lies outermost in memory, as in PyTorch's own GRU, so that dropout draws alike.
+            x = x.transpose(0, 1).contiguous().transpose(0, 1)
+            x = _dropout(stack, x, dropout, training)
     return x if batch_first else x.transpose(0, 1), torch.stack(last)
 
 

@@ -22,7 +22,8 @@ def normalise(
 ) -> Tensor:
     """Normalise x (K, B, C, ...); running `mean` and `variance` (K, C) are updated in place if training."""
     if training:
-        result: Tensor = _Loop.apply(x.contiguous(), weight, bias, mean, variance, sizes, momentum, eps)
+        loop: Any = _Loop.apply
+        result: Tensor = loop(x.contiguous(), weight, bias, mean, variance, sizes, momentum, eps)
         return result
     assert mean is not None and variance is not None
     shape = (len(x), 1, x.shape[2], *[1] * (x.ndim - 3))
@@ -37,13 +38,21 @@ class _Loop(torch.autograd.Function):
     """PyTorch's own kernel for each client: its batch stays in the cache, and it may have any size."""
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, sizes: Any, momentum: float, eps: float
-    ) -> Tensor:  # fmt: skip
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Any,
+        bias: Any,
+        mean: Any,
+        variance: Any,
+        sizes: Any,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
         rows = [[None if t is None else t[k] for t in (weight, bias, mean, variance)] for k in range(len(x))]
         parts, means, inverses = zip(
             *(
-                torch.native_batch_norm(x[k, :n], *rows[k], True, momentum, eps)
+                torch.ops.aten.native_batch_norm(x[k, :n], *rows[k], True, momentum, eps)
                 for k, n in enumerate(sizes)
             ),
             strict=True,
@@ -53,7 +62,7 @@ class _Loop(torch.autograd.Function):
         return _together(parts, x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, *kept = ctx.saved_tensors
         clients, grad = len(x), grad.contiguous()
         wanted = list(ctx.needs_input_grad[:3])

@@ -27,7 +27,7 @@ def gru_layer(x: Tensor, start: Tensor, weights: list[Tensor], *, reverse: bool)
     # The inputs' share of all gates at once: (K, T * B, 3H).
     given = torch.baddbmm(biases[0].unsqueeze(1), steps.reshape(clients, times * batch, -1), w_ih.mT)
     given = given.view(clients, times, batch, -1).transpose(0, 1)
-    states: Tensor = _Recurrence.apply(given.contiguous(), start.contiguous(), w_hh, biases[1])
+    states: Tensor = _Recurrence.apply(given.contiguous(), start.contiguous(), w_hh, biases[1])  # type: ignore[no-untyped-call]
     out = states.permute(1, 2, 0, 3)  # (T, K, B, H) -> (K, B, T, H)
     return out.flip(2) if reverse else out
 
@@ -36,7 +36,7 @@ class _Recurrence(torch.autograd.Function):
     """The part of a GRU that goes step by step."""
 
     @staticmethod
-    def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor) -> Tensor:
         times, (clients, batch, size) = len(given), start.shape
         states = given.new_empty(times + 1, clients, batch, size)
         gates = given.new_empty(times, clients, batch, 3 * size)  # reset, update, candidate
@@ -55,7 +55,7 @@ class _Recurrence(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, grad: Tensor) -> Any:
         states, gates, pre, w = ctx.saved_tensors
         times, clients, batch, size = pre.shape
         reset, update, new = (gates[..., i * size : (i + 1) * size] for i in range(3))

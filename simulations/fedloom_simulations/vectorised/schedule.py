@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
+from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
 from fedloom_client.seeds import generator
-from fedloom_client.torch_trainer.loop import cut
 from fedloom_client.training import Training
 
 WASTE = 0.2
@@ -96,7 +96,7 @@ def _sizes(examples: int, training: Training) -> tuple[int, ...]:
     """Batch sizes of one epoch; the others are alike."""
     size = training.batch_size
     ends = [*range(0, examples, size), examples]
-    found = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    found = [b - a for a, b in pairwise(ends)]
     if size > 1 and len(found) > 1 and found[-1] == 1:
         found[-2:] = [size + 1]
     return tuple(found[: training.steps] if training.steps else found)

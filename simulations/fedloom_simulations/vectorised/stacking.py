@@ -27,7 +27,9 @@ class Stacked:
         self.names = {name: kept[name] for name in starts[0]}
         if len(starts) == 1:
             load_arrays(model, starts[0])
-            values = {name: value.detach().expand(clients, *value.shape).clone() for name, value in named.items()}
+            values = {
+                name: value.detach().expand(clients, *value.shape).clone() for name, value in named.items()
+            }
         else:
             each = [self._loaded(model, named, start) for start in starts]
             values = {name: torch.stack([copies[name] for copies in each]) for name in named}
