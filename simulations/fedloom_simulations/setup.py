@@ -38,6 +38,8 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    backend: str
+    workers: int
     out: Path
     arguments: dict[str, Any]
     faults: Faults | None = None
@@ -55,6 +57,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     """
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    _check_engine(arguments)
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -99,6 +102,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        backend=arguments.backend,
+        workers=arguments.workers,
         out=out,
         dashboard=arguments.dashboard,
         arguments={
@@ -106,6 +111,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
+        )
+    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+        raise InputError(
+            "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
+        )
 
 
 def _check(shards: Shards) -> None:
