@@ -127,7 +127,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board, ProgressFacts(store)],
+            [table, board, ProgressFacts(store), *setup.watchers],
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.federation import Plan
+from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
@@ -46,6 +47,7 @@ class Setup:
     faults: Faults | None = None
     attack: Attack | None = None
     dashboard: bool = False
+    watchers: Sequence[Watcher] = ()
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
