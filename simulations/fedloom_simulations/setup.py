@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
+from fedloom_client.orders import Orders
 from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
@@ -40,6 +41,8 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    backend: str
+    workers: int
     out: Path
     arguments: dict[str, Any]
     faults: Faults | None = None
@@ -59,6 +62,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     """
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    _check_engine(arguments)
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -68,6 +72,15 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
+    orders = Orders(compress=arguments.compress)
+    if orders.to_config() and (arguments.backend == "vmap" or arguments.workers > 1):
+        raise InputError("--compress trains one client at a time; leave out --backend and --workers")
+    if orders.compress and attack and attack.name not in POISONS:
+        raise InputError(
+            f"--attack {attack.name} changes updates, which --compress encodes before it can; use one of them"
+        )
+    if orders.compress and faults and faults.shares.get("nan"):
+        raise InputError("--faults nan=... changes updates, which --compress encodes before; leave one out")
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -93,6 +106,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             clients=clients,
             seed=arguments.seed,
             early_stop=early_stop,
+            orders=orders,
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             deadline=arguments.deadline,
@@ -103,6 +117,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        backend=arguments.backend,
+        workers=arguments.workers,
         out=out,
         dashboard=arguments.dashboard,
         arguments={
@@ -110,6 +126,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
+        )
+    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+        raise InputError(
+            "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
+        )
 
 
 def _check(shards: Shards) -> None:
