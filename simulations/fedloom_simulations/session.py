@@ -186,7 +186,9 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
     if setup.attack and setup.attack.name not in POISONS:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
-    return FaultyGrid(grid, setup.faults) if setup.faults else grid
+    if setup.faults:
+        grid = FaultyGrid(grid, setup.faults)
+    return setup.wrap(grid) if setup.wrap else grid
 
 
 def _linger() -> None:
