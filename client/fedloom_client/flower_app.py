@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
-from fedloom_client.orders import Orders, train
+from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Assignment, Trainer
@@ -98,14 +98,7 @@ def _train(member: _Member, message: Message, context: Context) -> RecordDict:
         seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
-    update, memory = train(
-        member.node,
-        _arrays(message),
-        _constants(message),
-        assignment,
-        Orders.from_config(config),
-        _memory(context),
-    )
+    update, memory = train(member.node, _given(message, context), assignment, Orders.from_config(config))
     if memory:
         context.state[MEMORY] = to_record(memory)
     metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
@@ -117,7 +110,8 @@ def _train(member: _Member, message: Message, context: Context) -> RecordDict:
 
 def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), _constants(message))
+    config = message.content.config_records.get("config", ConfigRecord())
+    result = evaluate(member.node, _given(message, context), Orders.from_config(config))
     metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
     metrics["seconds"] = time.perf_counter() - began
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
@@ -134,14 +128,17 @@ def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _memory(context: Context) -> Arrays:
-    """What the client keeps from round to round."""
-    record = context.state.array_records.get(MEMORY)
-    return {} if record is None else from_record(record)
+def _given(message: Message, context: Context) -> Given:
+    records = message.content.array_records
+    return Given(
+        arrays=_arrays(message),
+        broadcast=_optional(records.get(ALGORITHM)),
+        constants=_optional(records.get("preprocess")),
+        memory=_optional(context.state.array_records.get(MEMORY)),
+    )
 
 
-def _constants(message: Message) -> Arrays:
-    record = message.content.array_records.get("preprocess")
+def _optional(record: ArrayRecord | None) -> Arrays:
     return {} if record is None else from_record(record)
 
 

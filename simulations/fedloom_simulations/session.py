@@ -54,6 +54,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
+            for warning in getattr(setup.strategy, "warnings", ()):
+                sys.stderr.write(f"fedloom: {warning}\n")
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})

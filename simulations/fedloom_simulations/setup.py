@@ -83,7 +83,13 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         recipe = PoisonedRecipe(**vars(recipe), attack=attack)
     shards = recipe.open()
     clients = len(shards)
-    strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
+    strategy = make_strategy(
+        arguments.strategy,
+        settings["strategy"],
+        clients=clients,
+        lr=training.lr,
+        optimizer=training.optimizer,
+    )
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
