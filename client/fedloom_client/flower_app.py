@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
 from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
-from fedloom_client.trainer import Assignment, Trainer
+from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
@@ -23,7 +24,6 @@ CLIENT_FAILED = 1
 """Error code of a reply whose reason is a sentence for the operator."""
 ROUND = "server-round"
 """Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
-
 MEMORY = "memory"
 """Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
@@ -49,7 +49,7 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
     def answer(message: Message, context: Context) -> Message:
         try:
             content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
-            _name_round(message, content)
+            name_round(message, content)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -92,35 +92,50 @@ def _describe(member: _Member, message: Message, context: Context) -> RecordDict
 
 def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    config = message.content.config_records["config"]
-    assignment = Assignment(
-        training=Training.from_config(config),
-        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
-        proximal_mu=_number(config, "proximal-mu", 0.0),
-    )
-    update, memory = train(member.node, _given(message, context), assignment, Orders.from_config(config))
+    orders = Orders.from_config(message.content.config_records["config"])
+    assignment = read_assignment(message, member.partition)
+    update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
         context.state[MEMORY] = to_record(memory)
-    metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
+    return update_content(update, time.perf_counter() - began)
+
+
+def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
+    began = time.perf_counter()
+    orders = Orders.from_config(message.content.config_records.get("config", ConfigRecord()))
+    result = evaluate(member.node, _given(message, context), orders)
+    return evaluation_content(result, time.perf_counter() - began)
+
+
+def read_assignment(message: Message, partition: int) -> Assignment:
+    """What a `train` message asks of the node with this partition."""
+    config: Any = message.content["config"]
+    return Assignment(
+        training=Training.from_config(config),
+        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition),
+        proximal_mu=_number(config, "proximal-mu", 0.0),
+    )
+
+
+def update_content(update: Update, seconds: float) -> RecordDict:
+    """The content of a reply to `train`."""
+    metrics = {**update.metrics, "num-examples": update.examples, "seconds": seconds}
     content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
     if update.warnings:
         content["warnings"] = ConfigRecord({"warnings": list(update.warnings)})
     return content
 
 
-def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
-    began = time.perf_counter()
-    config = message.content.config_records.get("config", ConfigRecord())
-    result = evaluate(member.node, _given(message, context), Orders.from_config(config))
-    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
-    metrics["seconds"] = time.perf_counter() - began
+def evaluation_content(result: Evaluation, seconds: float) -> RecordDict:
+    """The content of a reply to `evaluate`."""
+    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
 
 
-def _name_round(message: Message, content: RecordDict) -> None:
+def name_round(message: Message, content: RecordDict) -> None:
     """Say which round is answered, so that a reply that comes too late is known as such."""
-    config = message.content.config_records.get("config")
-    if config is not None and isinstance(asked := config.get(ROUND), int):
+    config = message.content.get("config")
+    if isinstance(config, ConfigRecord) and isinstance(asked := config.get(ROUND), int):
         content[ROUND] = ConfigRecord({ROUND: asked})
 
 
@@ -133,7 +148,7 @@ def _given(message: Message, context: Context) -> Given:
     return Given(
         arrays=_arrays(message),
         broadcast=_optional(records.get(ALGORITHM)),
-        constants=_optional(records.get("preprocess")),
+        constants=read_constants(message),
         memory=_optional(context.state.array_records.get(MEMORY)),
     )
 
@@ -142,16 +157,12 @@ def _optional(record: ArrayRecord | None) -> Arrays:
     return {} if record is None else from_record(record)
 
 
+def read_constants(message: Message) -> Arrays:
+    """The preprocessing constants that came with a message; empty for none."""
+    record = message.content.array_records.get("preprocess")
+    return {} if record is None else from_record(record)
+
+
 def _number(config: ConfigRecord, key: str, default: float | None = None) -> float:
     value: Any = config.get(key, default)
     return float(value)
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Arrays as a Flower record, names and order kept."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def from_record(record: ArrayRecord) -> Arrays:
-    """A Flower record as arrays, names and order kept."""
-    return {name: array.numpy() for name, array in record.items()}

@@ -9,8 +9,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedloom_client.algorithms.base import Algorithm, Collected, Reply, named, part
-from fedloom_client.flower_app import from_record, to_record
 from fedloom_client.orders import ALGORITHM, Orders
+from fedloom_client.records import from_record, to_record
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_server.guard import GROWTH

@@ -5,8 +5,8 @@ from functools import cached_property
 
 from flwr.app import Message
 
-from fedloom_client.flower_app import from_record, to_record
 from fedloom_client.orders import Orders
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.compression import Compression, CompressionError, parse_codec
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Message, MetricRecord
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
 from fedloom_server.composed import Composed
@@ -206,6 +206,7 @@ def _exchange(
         opened.traffic.sent(messages)
     waiting = asked - batch.entries.keys()
     rest = [m for m in messages if run.roster.client_of(m.metadata.dst_node_id) in waiting]
+    run.roster.expect(messages)
     for reply in run.roster.send_and_receive(rest, timeout=run.plan.deadline):
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.federation import Plan
+from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.combinations import keeps_memory, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
@@ -30,7 +32,7 @@ from fedloom_simulations.simulate import SECTIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that is ready to begin."""
+    """A run that is ready to begin; `alone`: clients are trained one at a time, each with a memory."""
 
     recipe: ShardRecipe
     shards: Shards
@@ -39,11 +41,15 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    alone: bool
+    backend: str
+    workers: int
     out: Path
     arguments: dict[str, Any]
     faults: Faults | None = None
     attack: Attack | None = None
     dashboard: bool = False
+    watchers: Sequence[Watcher] = ()
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
@@ -56,6 +62,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     """
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    _check_engine(arguments)
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -66,12 +73,6 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
     orders = Orders(compress=arguments.compress)
-    if orders.compress and attack and attack.name not in POISONS:
-        raise InputError(
-            f"--attack {attack.name} changes updates, which --compress encodes before it can; use one of them"
-        )
-    if orders.compress and faults and faults.shares.get("nan"):
-        raise InputError("--faults nan=... changes updates, which --compress encodes before; leave one out")
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -90,6 +91,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         lr=training.lr,
         optimizer=training.optimizer,
     )
+    refuse_combinations(arguments, strategy, attack, faults, resume=resume)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -114,6 +116,9 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        alone=keeps_memory(arguments, strategy),
+        backend=arguments.backend,
+        workers=arguments.workers,
         out=out,
         dashboard=arguments.dashboard,
         arguments={
@@ -121,6 +126,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
+        )
+    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+        raise InputError(
+            "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
+        )
 
 
 def _check(shards: Shards) -> None:

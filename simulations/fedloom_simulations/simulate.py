@@ -36,6 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("inline", "ray"), default="inline", help="in this process, or on Ray"
     )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "torch", "vmap"),
+        default="auto",
+        help="train clients together (vmap), one after the other (torch), or as is faster for the model",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes of --engine inline; 0 for as many as pay",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder that the task reads its data from")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default: runs/TASK-TIME")

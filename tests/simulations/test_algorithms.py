@@ -5,8 +5,8 @@ import pytest
 from flwr.app import MetricRecord
 
 from fedloom_client.algorithms.registry import ALGORITHMS
-from fedloom_client.flower_app import from_record
 from fedloom_client.orders import Orders
+from fedloom_client.records import from_record
 from fedloom_server.grids import GridWrapper
 from fedloom_simulations import inline
 

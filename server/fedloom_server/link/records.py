@@ -12,6 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fedloom_client.orders import ALGORITHM, RUN, SETTINGS, Orders
+from fedloom_client.records import HeldArray
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
 from fedloom_protos.v1 import link_pb2 as pb
@@ -141,6 +142,8 @@ def _view(array: Array) -> NDArray[Any]:
     """A Flower array as numpy's, on the same bytes."""
     if isinstance(array, StoredArray):
         return array.numpy()
+    if isinstance(array, HeldArray):
+        return array.held
     head = BytesIO(array.data[:4096])
     version = npy.read_magic(head)
     if version != (1, 0):  # a header of more than 64 kB: numpy reads it, with a copy

@@ -56,7 +56,7 @@ def task(tmp_path):
 
 
 def simulate(task, folder, *options):
-    assert main(["simulate", task, *options, "--out", str(folder)]) == 0
+    assert main(["simulate", task, *options, "--backend", "torch", "--out", str(folder)]) == 0
     return result(folder)
 
 
