@@ -162,6 +162,8 @@ class Federation:
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
+            for warning in getattr(self.strategy, "warnings", ()):
+                self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
 
     def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:

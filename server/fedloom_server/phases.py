@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
+from fedloom_server.composed import Composed
 from fedloom_server.decoding import Decoder
 from fedloom_server.guard import Finding, Guard
 from fedloom_server.messages import Batch, attach
@@ -64,6 +65,8 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     def take(client: int, reply: Message, size: int) -> Finding:
         undecodable = decoder.decode(reply)
         finding = Finding(undecodable) if undecodable else guard.check_update(reply, opened.number, client)
+        if isinstance(run.strategy, Composed) and not finding.reason:
+            finding = Finding(run.strategy.fault(reply, run.declared[client]), finding.norm)
         if finding.reason:
             refused = quarantine.refused_on_arrival(client, reply, finding.reason, size)
             with run.store.transaction():

@@ -54,6 +54,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
+            for warning in getattr(setup.strategy, "warnings", ()):
+                sys.stderr.write(f"fedloom: {warning}\n")
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})
@@ -158,7 +160,7 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
         store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
         return
-    if setup.plan.orders.to_config():
+    if setup.alone:
         # What clients do around training has its own state and order: one client at a time.
         from fedloom_simulations.inline import InlineGrid
 

@@ -102,7 +102,13 @@ class Serving:
             Fleet(options.fleet).close()
         data = load_data(task, options.data)
         check_task(task, data)
-        strategy = make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        strategy = make_strategy(
+            options.strategy,
+            settings["strategy"],
+            clients=plan.clients,
+            lr=training.lr,
+            optimizer=training.optimizer,
+        )
         require_codec(strategy)
         return cls(
             options=options,
@@ -194,7 +200,11 @@ class Serving:
     def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> None:
         plan = replace(self.plan, clients=clients)
         strategy = make_strategy(
-            self.options.strategy, self.strategy_options, clients=clients, lr=plan.training.lr
+            self.options.strategy,
+            self.strategy_options,
+            clients=clients,
+            lr=plan.training.lr,
+            optimizer=plan.training.optimizer,
         )
         counts = self._recipe(clients).open().label_counts() if self.options.local else None
         with ExitStack() as stack:
