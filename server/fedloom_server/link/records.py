@@ -61,9 +61,15 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
     return work
 
 
-def to_reply(message: Message, result: pb.Result, client: int, content: Path | None) -> Message:
-    """A device's result as the reply that Flower and the guard expect."""
-    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures}
+def to_reply(
+    message: Message,
+    result: pb.Result,
+    client: int,
+    content: Path | None,
+    measured: Mapping[str, float] | None = None,
+) -> Message:
+    """A device's result as the reply that Flower and the guard expect, with what the link `measured`."""
+    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures} | dict(measured or {})
     metrics["num-examples"] = result.examples
     records: dict[str, Any] = {}
     kind = message.metadata.message_type
