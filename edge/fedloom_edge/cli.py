@@ -60,8 +60,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `fedloom` with `argv` (default: the process's) and return its exit code."""
-    # A closed pipe (`fedloom report | head`) ends the command quietly, as users of a shell expect.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if argv is None:  # this process is the command
+        # A closed pipe (`fedloom report | head`) ends it quietly, as users of a shell expect.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except FedloomError as error:

@@ -232,6 +232,7 @@ class Federation:
             rejected=sum(row.status == "rejected" for row in rows),
             bytes_up=opened.traffic.up,
             bytes_down=opened.traffic.down,
+            norm_limit=opened.norm_limit,
         )
         self._finish_round(entry, opened)
 

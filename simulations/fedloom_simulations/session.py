@@ -2,12 +2,11 @@
 
 import hashlib
 import shutil
-import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.commands import Stopped
-from fedloom_server.dashboard.launch import dashboard_beside
+from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.process_mark import process_mark
@@ -61,8 +60,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
             _say(setup, result)
-            if setup.dashboard and code == 0 and sys.stdin.isatty():
-                _linger()
+            if setup.dashboard and code == 0:
+                linger()
     except (OSError, sqlite3.OperationalError) as error:
         raise InputError(
             f"{setup.out}: {error}; make room, then go on with: fedloom resume {setup.out}"
@@ -106,6 +105,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "process": process_mark(),
         "command": "simulate",
         "arguments": setup.arguments,
+        "attackers": sorted(setup.attack.attackers(setup.plan.clients)) if setup.attack else [],
         "task_sha256": _task_sha256(setup.recipe.task),
     }
 
@@ -191,14 +191,6 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
     if setup.faults:
         grid = FaultyGrid(grid, setup.faults)
     return setup.wrap(grid) if setup.wrap else grid
-
-
-def _linger() -> None:
-    """Keep the dashboard of a run that has ended until the user has seen enough."""
-    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
-    sys.stdout.flush()
-    with suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def _check_space(out: Path, model_bytes: int) -> None:
