@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trainer",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="what the agents of --local train with",
+        help="what the agents of --local train with; auto: onnx, or torch where a model cannot be exported",
     )
     add_config_argument(parser, *SECTIONS)
 
