@@ -15,6 +15,7 @@ import grpc.aio
 from fedloom_client.device.conversation import Conversation
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.supply import Equip, Supply
 from fedloom_client.device.systemd import notify
@@ -70,7 +71,8 @@ class Agent:
         self._note = note
         self._spool = Spool(home / "spool")
         self._supply = Supply(home, equip)
-        self._desk = Desk(worker, self._spool, max_temperature_c, supplied=not self._supply.needed)
+        memory = Memory(home / "memory")
+        self._desk = Desk(worker, self._spool, memory, max_temperature_c, supplied=not self._supply.needed)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0
