@@ -118,7 +118,6 @@ def _task_sha256(reference: str) -> str | None:
 
 def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
     """Run the rounds; returns status, reason and exit code."""
-    counts = setup.shards.label_counts()
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
         stack.callback(board.close)
@@ -130,7 +129,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             setup.shards.data.test,
             store,
             [table, board, ProgressFacts(store), *setup.watchers],
-            lambda client: None if counts is None else counts[client].tolist(),
+            setup.shards.labels_of,
         )
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
