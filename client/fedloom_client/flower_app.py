@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
+from fedloom_client.orders import Orders, train
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
@@ -23,6 +24,8 @@ CLIENT_FAILED = 1
 """Error code of a reply whose reason is a sentence for the operator."""
 ROUND = "server-round"
 """Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
+MEMORY = "memory"
+"""Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
 def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
@@ -37,7 +40,7 @@ def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> Clien
     return app
 
 
-Handler = Callable[["_Member", Message], RecordDict]
+Handler = Callable[["_Member", Message, Context], RecordDict]
 
 
 def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context], Message]:
@@ -45,7 +48,7 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
 
     def answer(message: Message, context: Context) -> Message:
         try:
-            content = handle(_member(recipe, int(context.node_config["partition-id"])), message)
+            content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -76,7 +79,7 @@ def _trainer(recipe: ShardRecipe) -> Trainer:
     return TorchTrainer(recipe.open().task)
 
 
-def _describe(member: _Member, message: Message) -> RecordDict:
+def _describe(member: _Member, message: Message, context: Context) -> RecordDict:
     described = member.node.describe()
     facts: dict[str, Any] = {
         "partition-id": member.partition,
@@ -86,15 +89,23 @@ def _describe(member: _Member, message: Message) -> RecordDict:
     return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
 
 
-def _train(member: _Member, message: Message) -> RecordDict:
+def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    assignment = read_assignment(message, member.partition)
-    update = member.node.train(_arrays(message), read_constants(message), assignment)
+    update, memory = train(
+        member.node,
+        _arrays(message),
+        read_constants(message),
+        read_assignment(message, member.partition),
+        Orders.from_config(message.content.config_records["config"]),
+        _memory(context),
+    )
+    if memory:
+        context.state[MEMORY] = to_record(memory)
     metrics = update_metrics(update, time.perf_counter() - began)
     return reply_content(message, metrics, update.arrays, update.warnings)
 
 
-def _evaluate(member: _Member, message: Message) -> RecordDict:
+def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
     result = member.node.evaluate(_arrays(message), read_constants(message))
     return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
@@ -144,6 +155,12 @@ def reply_content(
 
 def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
+
+
+def _memory(context: Context) -> Arrays:
+    """What the client keeps from round to round."""
+    record = context.state.array_records.get(MEMORY)
+    return {} if record is None else from_record(record)
 
 
 def read_constants(message: Message) -> Arrays:

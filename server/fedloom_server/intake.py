@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from flwr.app import Message
 
 from fedloom_server import quarantine
+from fedloom_server.decoding import Decoder
 from fedloom_server.guard import Finding, Guard
 from fedloom_server.open_round import OpenRound
 from fedloom_server.stacked import StackedReplies
@@ -35,10 +36,16 @@ class TrainingIntake:
     ) -> None:
         self._run, self._opened, self._updates, self._suspects = run, opened, updates, suspects
         self._guard = Guard(run.arrays, ("train-loss",), run.declared)
+        self._decoder = Decoder(run.plan.orders, run.arrays, run.trainer.statistics)
 
     def one(self, client: int, reply: Message, size: int) -> Finding:
         """Judge an update of `size` bytes and keep it if it is good."""
-        finding = self._guard.check_update(reply, self._opened.number, client)
+        undecodable = self._decoder.decode(reply)
+        finding = (
+            Finding(undecodable)
+            if undecodable
+            else self._guard.check_update(reply, self._opened.number, client)
+        )
         if finding.reason:
             self._refuse(client, reply, finding.reason, size)
         elif finding.norm is not None:
@@ -47,7 +54,7 @@ class TrainingIntake:
         return finding
 
     def many(self, clients: Sequence[int], stack: StackedReplies) -> list[Finding]:
-        """Judge the updates of `clients` and keep the good ones."""
+        """Judge the updates of `clients`, which are never encoded, and keep the good ones."""
         findings = self._guard.check_stack(stack, self._opened.number, clients)
         norms = {k: f.norm for k, f in enumerate(findings) if f.norm is not None and not f.reason}
         self._updates.add_stack(clients, stack, norms)

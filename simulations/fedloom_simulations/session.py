@@ -126,7 +126,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board, ProgressFacts(store)],
+            [table, board, ProgressFacts(store), *setup.watchers],
             setup.shards.labels_of,
         )
         began = time.perf_counter()
@@ -156,6 +156,13 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
 
         store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
+        return
+    if setup.plan.orders.to_config():
+        # What clients do around training has its own state and order: one client at a time.
+        from fedloom_simulations.inline import InlineGrid
+
+        store.set_facts({"backend": "torch"})
+        federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
         return
     from fedloom_simulations.cohort_grid import CohortGrid
 

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
     parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
     parser.add_argument(
+        "--compress",
+        default="",
+        metavar="CODEC",
+        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+    )
+    parser.add_argument(
         "--partition",
         metavar="P",
         help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA, natural, virtual:N; default: the task's",

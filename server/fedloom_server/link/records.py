@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fedloom_client.orders import RUN, SETTINGS, Orders
 from fedloom_client.records import HeldArray
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
@@ -52,7 +53,7 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
         round=int(config.get("server-round", 0)),
         arrays=arrays.tensors,
         constants=constants.tensors,
-        settings=settings({key: value for key, value in config.items() if key.startswith("training.")}),
+        settings=settings(_settings(config, run)),
         proximal_mu=float(config.get("proximal-mu", 0.0)),
     )
     if "seed" in config:
@@ -60,6 +61,11 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
     content = work.SerializeToString(deterministic=True)
     work.id = hashlib.sha256(f"{run}\0{client}\0".encode() + content).hexdigest()
     return work
+
+
+def _settings(config: Mapping[str, Any], run: str) -> dict[str, Any]:
+    chosen = {key: value for key, value in config.items() if key.startswith(SETTINGS)}
+    return chosen if Orders.from_config(config) == Orders() else {**chosen, RUN: run}
 
 
 def to_reply(message: Message, result: pb.Result, client: int, content: Path | None) -> Message:
