@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
-from fedloom_client.orders import Orders, train
+from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
@@ -91,14 +91,9 @@ def _describe(member: _Member, message: Message, context: Context) -> RecordDict
 
 def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    update, memory = train(
-        member.node,
-        _arrays(message),
-        read_constants(message),
-        read_assignment(message, member.partition),
-        Orders.from_config(message.content.config_records["config"]),
-        _memory(context),
-    )
+    orders = Orders.from_config(message.content.config_records["config"])
+    assignment = read_assignment(message, member.partition)
+    update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
         context.state[MEMORY] = to_record(memory)
     metrics = update_metrics(update, time.perf_counter() - began)
@@ -107,7 +102,8 @@ def _train(member: _Member, message: Message, context: Context) -> RecordDict:
 
 def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), read_constants(message))
+    orders = Orders.from_config(message.content.config_records.get("config", ConfigRecord()))
+    result = evaluate(member.node, _given(message, context), orders)
     return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
 
 
@@ -157,9 +153,17 @@ def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _memory(context: Context) -> Arrays:
-    """What the client keeps from round to round."""
-    record = context.state.array_records.get(MEMORY)
+def _given(message: Message, context: Context) -> Given:
+    records = message.content.array_records
+    return Given(
+        arrays=_arrays(message),
+        broadcast=_optional(records.get(ALGORITHM)),
+        constants=read_constants(message),
+        memory=_optional(context.state.array_records.get(MEMORY)),
+    )
+
+
+def _optional(record: ArrayRecord | None) -> Arrays:
     return {} if record is None else from_record(record)
 
 

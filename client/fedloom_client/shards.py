@@ -48,12 +48,17 @@ def _open(recipe: ShardRecipe) -> "Shards":
 
 
 class Shards:
-    """Every client's shard, made when it is asked for and without a copy."""
+    """Every client's shard, made when it is asked for and without a copy.
 
-    def __init__(self, recipe: ShardRecipe) -> None:
+    Args:
+        recipe: what decides them.
+        task: the recipe's, if it is loaded already.
+    """
+
+    def __init__(self, recipe: ShardRecipe, task: Task | None = None) -> None:
         partition = Partition.parse(recipe.partition)
         self.recipe = recipe
-        self.task: Task = load_task(recipe.task)
+        self.task: Task = task or load_task(recipe.task)
         self.data: Data = load_data(self.task, Path(recipe.data_dir) if recipe.data_dir else None)
         clients = recipe.clients or natural_groups(self.data.train)
         if recipe.clients == 0 and clients == 0:

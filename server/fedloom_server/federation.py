@@ -166,6 +166,8 @@ class Federation:
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
+            for warning in getattr(self.strategy, "warnings", ()):
+                self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
 
     def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:
@@ -236,6 +238,7 @@ class Federation:
             rejected=sum(row.status == "rejected" for row in rows),
             bytes_up=opened.traffic.up,
             bytes_down=opened.traffic.down,
+            norm_limit=opened.norm_limit,
         )
         self._finish_round(entry, opened)
 

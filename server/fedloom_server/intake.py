@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from flwr.app import Message
 
 from fedloom_server import quarantine
+from fedloom_server.composed import Composed
 from fedloom_server.decoding import Decoder
 from fedloom_server.guard import Finding, Guard
 from fedloom_server.open_round import OpenRound
@@ -40,12 +41,7 @@ class TrainingIntake:
 
     def one(self, client: int, reply: Message, size: int) -> Finding:
         """Judge an update of `size` bytes and keep it if it is good."""
-        undecodable = self._decoder.decode(reply)
-        finding = (
-            Finding(undecodable)
-            if undecodable
-            else self._guard.check_update(reply, self._opened.number, client)
-        )
+        finding = self._judged(client, reply)
         if finding.reason:
             self._refuse(client, reply, finding.reason, size)
         elif finding.norm is not None:
@@ -54,7 +50,7 @@ class TrainingIntake:
         return finding
 
     def many(self, clients: Sequence[int], stack: StackedReplies) -> list[Finding]:
-        """Judge the updates of `clients`, which are never encoded, and keep the good ones."""
+        """Judge the updates of `clients` and keep the good ones."""
         findings = self._guard.check_stack(stack, self._opened.number, clients)
         norms = {k: f.norm for k, f in enumerate(findings) if f.norm is not None and not f.reason}
         self._updates.add_stack(clients, stack, norms)
@@ -65,6 +61,16 @@ class TrainingIntake:
             if finding.reason:
                 self._refuse(clients[k], stack.message(k), finding.reason, sizes[k])
         return findings
+
+    def _judged(self, client: int, reply: Message) -> Finding:
+        """The guard's finding on a reply, decoded first, and then the algorithm's own."""
+        if undecodable := self._decoder.decode(reply):
+            return Finding(undecodable)
+        finding = self._guard.check_update(reply, self._opened.number, client)
+        strategy = self._run.strategy
+        if isinstance(strategy, Composed) and not finding.reason:
+            return Finding(strategy.fault(reply, self._run.declared[client]), finding.norm)
+        return finding
 
     def _refuse(self, client: int, reply: Message, reason: str, size: int) -> None:
         refused = quarantine.refused_on_arrival(client, reply, reason, size)

@@ -12,6 +12,8 @@ from fedloom_server.guard import Finding
 from fedloom_server.stacked import StackedReplies
 from fedloom_server.store import ClientRound
 
+DOWNLOAD, UPLOAD = "download-seconds", "upload-seconds"
+"""A link's figures among a client's metrics: how long the model took to it, and the update back."""
 NORM = "update-norm"
 """The guard's figure among a client's metrics: L2 norm of its difference to the global arrays."""
 

@@ -125,6 +125,7 @@ def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: qua
     highest = limit(settings, norms, run.past)
     beyond = sorted(client for client, norm in norms.items() if bucket(norm) > highest)
     most = 2.0 ** (highest / 2)
+    opened.norm_limit = most if highest < NO_LIMIT else None
     refused: list[quarantine.Refused] = []
     for client in beyond:
         text = f"norm: {norms[client]:.4g} from the global arrays, at most {most:.4g} in this round"

@@ -82,6 +82,8 @@ def collect(strategy: Strategy, arrays: Arrays, statistics: frozenset[str], larg
     `statistics` names arrays that are averaged beside the strategy and never shown to it.
     """
     if uses_only_mean(strategy):
+        if getattr(strategy, "uniform_weights", False):
+            return MeanOfUpdates(arrays, statistics, 1, uniform=True)
         return MeanOfUpdates(arrays, statistics, largest_weight)
     return AllUpdates(arrays, statistics, largest_weight)
 
@@ -97,10 +99,13 @@ class MeanOfUpdates:
     mean of one reply is that reply: its weight is `n / n == 1.0`, and `x * 1.0 == x` in x's dtype.
     """
 
-    def __init__(self, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> None:
+    def __init__(
+        self, arrays: Arrays, statistics: frozenset[str], largest_weight: int, *, uniform: bool = False
+    ) -> None:
         self._arrays = arrays
         self._largest_weight = largest_weight
         self._statistics = statistics
+        self._weights = {WEIGHT: 1} if uniform else {}
         self._sums: dict[int, ExactMean] = {}
         self._scaled: list[tuple[ExactMean, float]] = []
         self._metrics: dict[int, dict[int, dict[str, Any]]] = {}
@@ -108,7 +113,7 @@ class MeanOfUpdates:
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Fold in one client's reply."""
         content: Any = reply.content
-        metrics: dict[str, Any] = dict(content["metrics"])
+        metrics: dict[str, Any] = {**content["metrics"], **self._weights}
         level = bucket(norm)
         self._sum(level).add(from_record(content["arrays"]), metrics[WEIGHT])
         self._metrics.setdefault(level, {})[client] = metrics
@@ -160,7 +165,9 @@ class MeanOfUpdates:
         """Take over sums and figures."""
         for level, part in state.items():
             self._sum(int(level)).restore(get(part["arrays"]))
-            self._metrics[int(level)] = {client: metrics[client] for client in part["clients"]}
+            self._metrics[int(level)] = {
+                client: {**metrics[client], **self._weights} for client in part["clients"]
+            }
 
     def _sum(self, level: int) -> ExactMean:
         if level not in self._sums:
