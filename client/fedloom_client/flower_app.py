@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
+from fedloom_client.orders import Orders, train
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
-from fedloom_client.trainer import Assignment, Trainer
+from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
@@ -22,6 +24,8 @@ CLIENT_FAILED = 1
 """Error code of a reply whose reason is a sentence for the operator."""
 ROUND = "server-round"
 """Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
+MEMORY = "memory"
+"""Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
 def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
@@ -36,7 +40,7 @@ def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> Clien
     return app
 
 
-Handler = Callable[["_Member", Message], RecordDict]
+Handler = Callable[["_Member", Message, Context], RecordDict]
 
 
 def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context], Message]:
@@ -44,8 +48,8 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
 
     def answer(message: Message, context: Context) -> Message:
         try:
-            content = handle(_member(recipe, int(context.node_config["partition-id"])), message)
-            _name_round(message, content)
+            content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
+            name_round(message, content)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -76,7 +80,7 @@ def _trainer(recipe: ShardRecipe) -> Trainer:
     return TorchTrainer(recipe.open().task)
 
 
-def _describe(member: _Member, message: Message) -> RecordDict:
+def _describe(member: _Member, message: Message, context: Context) -> RecordDict:
     described = member.node.describe()
     facts: dict[str, Any] = {
         "partition-id": member.partition,
@@ -86,34 +90,56 @@ def _describe(member: _Member, message: Message) -> RecordDict:
     return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
 
 
-def _train(member: _Member, message: Message) -> RecordDict:
+def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    config = message.content.config_records["config"]
-    assignment = Assignment(
+    update, memory = train(
+        member.node,
+        _arrays(message),
+        read_constants(message),
+        read_assignment(message, member.partition),
+        Orders.from_config(message.content.config_records["config"]),
+        _memory(context),
+    )
+    if memory:
+        context.state[MEMORY] = to_record(memory)
+    return update_content(update, time.perf_counter() - began)
+
+
+def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
+    began = time.perf_counter()
+    result = member.node.evaluate(_arrays(message), read_constants(message))
+    return evaluation_content(result, time.perf_counter() - began)
+
+
+def read_assignment(message: Message, partition: int) -> Assignment:
+    """What a `train` message asks of the node with this partition."""
+    config: Any = message.content["config"]
+    return Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
+        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
-    update = member.node.train(_arrays(message), _constants(message), assignment)
-    metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
+
+
+def update_content(update: Update, seconds: float) -> RecordDict:
+    """The content of a reply to `train`."""
+    metrics = {**update.metrics, "num-examples": update.examples, "seconds": seconds}
     content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
     if update.warnings:
         content["warnings"] = ConfigRecord({"warnings": list(update.warnings)})
     return content
 
 
-def _evaluate(member: _Member, message: Message) -> RecordDict:
-    began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), _constants(message))
-    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
-    metrics["seconds"] = time.perf_counter() - began
+def evaluation_content(result: Evaluation, seconds: float) -> RecordDict:
+    """The content of a reply to `evaluate`."""
+    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
     return RecordDict({"metrics": MetricRecord(dict(metrics))})
 
 
-def _name_round(message: Message, content: RecordDict) -> None:
+def name_round(message: Message, content: RecordDict) -> None:
     """Say which round is answered, so that a reply that comes too late is known as such."""
-    config = message.content.config_records.get("config")
-    if config is not None and isinstance(asked := config.get(ROUND), int):
+    config = message.content.get("config")
+    if isinstance(config, ConfigRecord) and isinstance(asked := config.get(ROUND), int):
         content[ROUND] = ConfigRecord({ROUND: asked})
 
 
@@ -121,7 +147,14 @@ def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _constants(message: Message) -> Arrays:
+def _memory(context: Context) -> Arrays:
+    """What the client keeps from round to round."""
+    record = context.state.array_records.get(MEMORY)
+    return {} if record is None else from_record(record)
+
+
+def read_constants(message: Message) -> Arrays:
+    """The preprocessing constants that came with a message; empty for none."""
     record = message.content.array_records.get("preprocess")
     return {} if record is None else from_record(record)
 
@@ -129,13 +162,3 @@ def _constants(message: Message) -> Arrays:
 def _number(config: ConfigRecord, key: str, default: float | None = None) -> float:
     value: Any = config.get(key, default)
     return float(value)
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Arrays as a Flower record, names and order kept."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def from_record(record: ArrayRecord) -> Arrays:
-    """A Flower record as arrays, names and order kept."""
-    return {name: array.numpy() for name, array in record.items()}

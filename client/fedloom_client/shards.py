@@ -64,10 +64,19 @@ class Shards:
         return len(self.indices)
 
     def __getitem__(self, client: int) -> Shard:
+        train, validation = self.parts(client)
+        return Shard(View(self.samples, train), View(self.samples, validation))
+
+    @property
+    def samples(self) -> Samples:
+        """All examples that clients have; `parts` are indices into them."""
+        return self.data.train
+
+    def parts(self, client: int) -> tuple[Indices, Indices]:
+        """Indices of a client's training and validation examples in `samples`."""
         indices = self.indices[client]
         held_out = self._held_out(View(self.data.train, indices), client)
-        base = self.data.train
-        return Shard(View(base, indices[~held_out]), View(base, indices[held_out]))
+        return indices[~held_out], indices[held_out]
 
     def label_counts(self) -> NDArray[np.int64] | None:
         """Examples of each class at each client (clients, classes); None where nothing is classified.

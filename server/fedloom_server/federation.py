@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.orders import Orders
 from fedloom_client.preprocess import prepare
 from fedloom_client.samples import Samples
 from fedloom_client.seeds import derive_seed
@@ -44,6 +45,7 @@ class Plan:
         clients: how many nodes take part.
         seed: of everything that is drawn at random.
         early_stop: when to stop before `rounds`, or None.
+        orders: what clients do around training.
         guard: what is done with outliers, and how many good updates a round needs.
         keep: which checkpoints stay on disk.
         deadline: seconds that a phase of a round waits for replies; None to wait for all.
@@ -56,6 +58,7 @@ class Plan:
     clients: int
     seed: int
     early_stop: EarlyStop | None = None
+    orders: Orders = field(default_factory=Orders)
     guard: GuardSettings = field(default_factory=GuardSettings)
     keep: Keep = field(default_factory=Keep)
     deadline: float | None = None

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedloom_client.flower_app import ROUND
+from fedloom_client.records import count_bytes, to_numpy
 from fedloom_edge.arrays import Arrays
 
 MAX_EXAMPLES = 10**9
@@ -57,22 +58,22 @@ class Guard:
         """Judge a reply to `train`."""
         declared = MAX_EXAMPLES if client is None else self.declared.get(client, MAX_EXAMPLES)
         largest = min(GROWTH * declared, MAX_EXAMPLES)
-        records = reply.content.array_records
+        content: Any = reply.content
         reason = (
-            _record_fault(list(records), "ArrayRecord", "arrays")
+            _record_fault(_names(reply, ArrayRecord), "ArrayRecord", "arrays")
             or self._size_fault(reply)
             or _round_fault(reply, round_number)
             or _metrics_fault(reply, 1, largest, self.metrics)
-            or self._layout_fault(records["arrays"])
+            or self._layout_fault(content["arrays"])
         )
-        return Finding(reason) if reason else self._measure(records["arrays"])
+        return Finding(reason) if reason else self._measure(content["arrays"])
 
     def check_evaluation(self, reply: Message, round_number: int) -> Finding:
         """Judge a reply to `evaluate`."""
         return Finding(_round_fault(reply, round_number) or _metrics_fault(reply, 0, MAX_EXAMPLES, ("loss",)))
 
     def _size_fault(self, reply: Message) -> str:
-        size = sum(record.count_bytes() for record in reply.content.values())
+        size = sum(count_bytes(record) for record in reply.content.values())
         bound = _SPARE_BYTES + 2 * sum(array.nbytes for array in self.reference.values())
         return f"size: {size} bytes, at most {bound} are expected" if size > bound else ""
 
@@ -83,7 +84,7 @@ class Guard:
         for name, entry in record.items():
             expected = self.reference[name]
             try:
-                array: NDArray[Any] = entry.numpy()
+                array: NDArray[Any] = to_numpy(entry)
             except (ValueError, TypeError, OSError, EOFError) as error:
                 return f"bytes: array {name!r} cannot be read ({error})"
             if (array.shape, array.dtype.str) != (expected.shape, expected.dtype.str):
@@ -96,7 +97,7 @@ class Guard:
     def _measure(self, record: ArrayRecord) -> Finding:
         total = 0.0
         for name, entry in record.items():
-            array = entry.numpy()
+            array = to_numpy(entry)
             square = squared_distance(array, self.reference[name])
             if not math.isfinite(square) or (array.itemsize > 4 and np.abs(array).max(initial=0) > LARGEST):
                 if bad := int(array.size - np.isfinite(array).sum()):
@@ -117,22 +118,27 @@ def squared_distance(array: NDArray[Any], reference: NDArray[Any]) -> float:
     return total
 
 
+def _names(reply: Message, kind: type) -> list[str]:
+    # Not content.array_records, which makes a new record of records each time.
+    return [name for name, record in reply.content.items() if isinstance(record, kind)]
+
+
 def _record_fault(names: list[str], kind: str, expected: str) -> str:
     return "" if names == [expected] else f"records: expected one {kind} {expected!r}, got {sorted(names)}"
 
 
 def _round_fault(reply: Message, round_number: int) -> str:
     """A client names the round that it answers; one that does not is known by its message alone."""
-    record = reply.content.config_records.get(ROUND)
-    if record is None or record.get(ROUND) == round_number:
+    record = reply.content.get(ROUND)
+    if not isinstance(record, ConfigRecord) or record.get(ROUND) == round_number:
         return ""
     return f"stale: the reply is to round {record.get(ROUND)!r}, this is round {round_number}"
 
 
 def _metrics_fault(reply: Message, minimum: int, maximum: int, required: Sequence[str]) -> str:
-    if fault := _record_fault(list(reply.content.metric_records), "MetricRecord", "metrics"):
+    if fault := _record_fault(_names(reply, MetricRecord), "MetricRecord", "metrics"):
         return fault
-    metrics: MetricRecord = reply.content.metric_records["metrics"]
+    metrics: Any = reply.content["metrics"]
     count = metrics.get("num-examples")
     if not isinstance(count, int) or isinstance(count, bool) or not minimum <= count <= maximum:
         return f"examples: num-examples is {count!r}, expected a whole number from {minimum} to {maximum}"

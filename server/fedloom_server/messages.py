@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedloom_client.records import count_bytes
 from fedloom_server.guard import Finding
 from fedloom_server.store import ClientRound
 
@@ -35,7 +36,12 @@ class Traffic:
 
     def sent(self, messages: Sequence[Message]) -> None:
         """Count messages to clients."""
-        self.down += sum(_bytes(message) for message in messages)
+        counts: dict[int, int] = {}  # messages of a phase share their records
+        for message in messages:
+            for record in message.content.values():
+                if (count := counts.get(id(record))) is None:
+                    count = counts[id(record)] = count_bytes(record)
+                self.down += count
 
     def received(self, reply: Message) -> int:
         """Count a reply; returns its bytes."""
@@ -45,7 +51,7 @@ class Traffic:
 
 
 def _bytes(message: Message) -> int:
-    return sum(record.count_bytes() for record in message.content.values())
+    return sum(count_bytes(record) for record in message.content.values())
 
 
 @dataclass
@@ -110,11 +116,12 @@ class Batch:
         )
 
     def _figures(self, reply: Message, norm: float | None) -> dict[str, Any]:
-        metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
+        content: Any = reply.content
+        metrics: dict[str, Any] = dict(content["metrics"])
         if norm is not None:
             metrics[NORM] = norm
-        if "warnings" in reply.content.config_records:
-            metrics["warnings"] = reply.content.config_records["warnings"]["warnings"]
+        if isinstance(warnings := content.get("warnings"), ConfigRecord):
+            metrics["warnings"] = warnings["warnings"]
         training = self.phase == "train"
         return {
             "examples": metrics["num-examples"],

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Message, MetricRecord
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
+from fedloom_server.decoding import Decoder
 from fedloom_server.guard import Finding, Guard
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
@@ -58,9 +59,11 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
     guard = Guard(run.arrays, ("train-loss",), run.declared)
+    decoder = Decoder(run.plan.orders, run.arrays, run.trainer.statistics)
 
     def take(client: int, reply: Message, size: int) -> Finding:
-        finding = guard.check_update(reply, opened.number, client)
+        undecodable = decoder.decode(reply)
+        finding = Finding(undecodable) if undecodable else guard.check_update(reply, opened.number, client)
         if finding.reason:
             refused = quarantine.refused_on_arrival(client, reply, finding.reason, size)
             with run.store.transaction():
@@ -98,7 +101,8 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     run.roster.left_out = _left_out(run, opened)
     trained, _ = split_statistics(to_record(run.arrays), statistics)
     settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
-    config = ConfigRecord({**settings, "seed": run.plan.seed, "attempt": opened.attempt})
+    orders = run.plan.orders.to_config()
+    config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
     run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
@@ -200,6 +204,7 @@ def _exchange(
         opened.traffic.sent(messages)
     waiting = asked - batch.entries.keys()
     rest = [m for m in messages if run.roster.client_of(m.metadata.dst_node_id) in waiting]
+    run.roster.expect(messages)
     for reply in run.roster.send_and_receive(rest, timeout=run.plan.deadline):
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedloom_client.flower_app import from_record
+from fedloom_client.records import from_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.store import RunStore
 

@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from fedloom_client.flower_app import from_record
+from fedloom_client.records import from_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
 from fedloom_server.grids import GridWrapper

@@ -5,9 +5,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -335,7 +335,12 @@ _JSON_COLUMNS = ("labels", "metrics", "data")
 
 
 def _cells(entry: ClientRow | ClientRound | Round) -> tuple[Any, ...]:
-    return tuple(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in astuple(entry))
+    return tuple(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in _values(entry))
+
+
+def _values(entry: ClientRow | ClientRound | Round) -> Iterator[Any]:
+    # Not dataclasses.astuple, which copies deeply: a fifth of a round of a hundred small clients.
+    return (getattr(entry, column.name) for column in fields(entry))
 
 
 def _row(row: sqlite3.Row) -> dict[str, Any]:

@@ -78,6 +78,13 @@ def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: fl
     )
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """The options of strategy `name` that have a default, with it."""
+    wrapper, _, base = name.lower().rpartition(":")
+    known = {**_options(_plain()[base]), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
+    return {key: option.default for key, option in known.items() if option.default is not option.empty}
+
+
 def client_mods(name: str) -> list[Mod]:
     """What the clients of a strategy must wrap around training (client-side clipping)."""
     return [mod for wrapper, mod in CLIENT_MODS.items() if name.lower().startswith(wrapper)]

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, select, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.exact_mean import ExactMean
 from fedloom_server.norms import bucket
@@ -96,9 +96,10 @@ class MeanOfUpdates:
 
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Fold in one client's reply."""
-        metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
+        content: Any = reply.content
+        metrics: dict[str, Any] = dict(content["metrics"])
         level = bucket(norm)
-        self._sum(level).add(from_record(reply.content.array_records["arrays"]), metrics[WEIGHT])
+        self._sum(level).add(from_record(content["arrays"]), metrics[WEIGHT])
         self._metrics.setdefault(level, {})[client] = metrics
 
     def settle(self, highest: int, clip: bool) -> None:
@@ -220,9 +221,8 @@ def _towards(origin: NDArray[Any], array: NDArray[Any], factor: float) -> NDArra
 
 def split_statistics(record: ArrayRecord, statistics: frozenset[str]) -> tuple[ArrayRecord, ArrayRecord]:
     """A record's trained arrays and its statistics, without copying either."""
-    trained = ArrayRecord({name: array for name, array in record.items() if name not in statistics})
-    rest = ArrayRecord({name: array for name, array in record.items() if name in statistics})
-    return trained, rest
+    trained = select(record, [name for name in record if name not in statistics])
+    return trained, select(record, [name for name in record if name in statistics])
 
 
 def mean_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from flwr.app import Message, MessageType
 
-from fedloom_client.flower_app import ROUND, from_record, to_record
+from fedloom_client.flower_app import ROUND
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError, unknown

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +127,14 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board, ProgressFacts(store)],
+            [table, board, ProgressFacts(store), *setup.watchers],
             lambda client: None if counts is None else counts[client].tolist(),
         )
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
         store.set_facts({"startup_seconds": began - STARTED})
         try:
-            _drive(setup, federation)
+            _drive(setup, federation, store)
             baselines = {
                 name: compute(setup.shards.data) for name, compute in setup.plan.task.baselines.items()
             }
@@ -150,16 +150,36 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
     return "finished", "", 0
 
 
-def _drive(setup: Setup, federation: Federation) -> None:
+def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
     app = make_client_app(setup.recipe, setup.mods)
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
+        store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
-    else:
+        return
+    if setup.plan.orders.to_config():
+        # What clients do around training has its own state and order: one client at a time.
         from fedloom_simulations.inline import InlineGrid
 
+        store.set_facts({"backend": "torch"})
         federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
+        return
+    from fedloom_simulations.cohort_grid import CohortGrid
+
+    def note(backend: str, reason: str) -> None:
+        if backend:
+            store.set_facts({"backend": backend})
+            store.event("backend", backend=backend, reason=reason)
+        else:
+            store.event("warning", reason=reason)
+            sys.stderr.write(f"fedloom: {reason}\n")
+
+    # A run that goes on keeps what it began with, whatever this machine or version would choose.
+    backend = store.facts().get("backend") or setup.backend
+    grid = CohortGrid(app, setup.recipe, setup.plan.clients, setup.mods, backend, setup.workers, note)
+    with closing(grid):
+        federation.run(_disturbed(setup, grid))
 
 
 def _disturbed(setup: Setup, grid: Grid) -> Grid:

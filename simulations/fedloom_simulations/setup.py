@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
+from fedloom_client.orders import Orders
 from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.federation import Plan
+from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
@@ -38,11 +40,14 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    backend: str
+    workers: int
     out: Path
     arguments: dict[str, Any]
     faults: Faults | None = None
     attack: Attack | None = None
     dashboard: bool = False
+    watchers: Sequence[Watcher] = ()
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
@@ -55,6 +60,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     """
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    _check_engine(arguments)
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -64,6 +70,15 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
+    orders = Orders(compress=arguments.compress)
+    if orders.to_config() and (arguments.backend == "vmap" or arguments.workers > 1):
+        raise InputError("--compress trains one client at a time; leave out --backend and --workers")
+    if orders.compress and attack and attack.name not in POISONS:
+        raise InputError(
+            f"--attack {attack.name} changes updates, which --compress encodes before it can; use one of them"
+        )
+    if orders.compress and faults and faults.shares.get("nan"):
+        raise InputError("--faults nan=... changes updates, which --compress encodes before; leave one out")
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -89,6 +104,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             clients=clients,
             seed=arguments.seed,
             early_stop=early_stop,
+            orders=orders,
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             deadline=arguments.deadline,
@@ -99,6 +115,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        backend=arguments.backend,
+        workers=arguments.workers,
         out=out,
         dashboard=arguments.dashboard,
         arguments={
@@ -106,6 +124,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
+        )
+    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+        raise InputError(
+            "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
+        )
 
 
 def _check(shards: Shards) -> None:

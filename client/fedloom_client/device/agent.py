@@ -14,6 +14,7 @@ import grpc.aio
 from fedloom_client.device.conversation import Conversation
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter, board
@@ -65,7 +66,7 @@ class Agent:
         self._hello = hello
         self._note = note
         self._spool = Spool(home / "spool")
-        self._desk = Desk(worker, self._spool, max_temperature_c)
+        self._desk = Desk(worker, self._spool, Memory(home / "memory"), max_temperature_c)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0

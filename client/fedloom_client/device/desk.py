@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
@@ -25,9 +26,9 @@ class Desk:
     Every method is called in the event loop's thread; the work itself is done in the workshop's.
     """
 
-    def __init__(self, worker: Worker, spool: Spool, max_temperature_c: float) -> None:
+    def __init__(self, worker: Worker, spool: Spool, memory: Memory, max_temperature_c: float) -> None:
         self._spool = spool
-        self._workshop = Workshop(worker, spool, self._progressed, self._done)
+        self._workshop = Workshop(worker, spool, memory, self._progressed, self._done)
         self._limit = max_temperature_c
         self._send: Send | None = None
         self._call_soon: Callable[..., object] = lambda *_: None

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
-from fedloom_client.node import Description
+from fedloom_client.node import Description, Node
+from fedloom_client.orders import RUN, Orders, train
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.wire import figures, read_settings
@@ -42,12 +44,14 @@ class Workshop:
         self,
         worker: Worker,
         spool: Spool,
+        memory: Memory,
         progress: Callable[[pb.Progress], None],
         done: Callable[[str, str], None],
     ) -> None:
         """`done(work, reason)` is called in the work's thread; without a result in the spool it says why."""
         self._worker = worker
         self._spool = spool
+        self._memory = memory
         self._progress = progress
         self._done = done
         self._cancelled: set[str] = set()
@@ -88,7 +92,7 @@ class Workshop:
                 result.figures.extend(figures({"validation-examples": described.validation}))
                 return result, described.summary
             case pb.KIND_TRAIN:
-                update = self._worker.train(arrays, constants, self._assignment(work))
+                update = self._train(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=update.examples)
                 result.figures.extend(figures(update.metrics))
                 result.warnings.extend(warning[:1024] for warning in update.warnings[:15])
@@ -100,6 +104,18 @@ class Workshop:
                 return result, {}
             case _:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this device")
+
+    def _train(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> Update:
+        assignment, settings = self._assignment(work), read_settings(work.settings)
+        orders = Orders.from_config(settings)
+        if not isinstance(self._worker, Node) or orders == Orders():
+            return self._worker.train(arrays, constants, assignment)
+        run = str(settings.get(RUN, ""))
+        before = self._memory.before(run, work.round)
+        update, memory = train(self._worker, arrays, constants, assignment, orders, before)
+        if memory:
+            self._memory.keep(run, work.round, memory)
+        return update
 
     def _assignment(self, work: pb.Work) -> Assignment:
         def progress(epoch: int, loss: float) -> None:

@@ -11,6 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fedloom_client.orders import RUN, SETTINGS, Orders
+from fedloom_client.records import HeldArray
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
 from fedloom_protos.v1 import link_pb2 as pb
@@ -51,7 +53,7 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
         round=int(config.get("server-round", 0)),
         arrays=arrays.tensors,
         constants=constants.tensors,
-        settings=settings({key: value for key, value in config.items() if key.startswith("training.")}),
+        settings=settings(_settings(config, run)),
         proximal_mu=float(config.get("proximal-mu", 0.0)),
     )
     if "seed" in config:
@@ -59,6 +61,11 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
     content = work.SerializeToString(deterministic=True)
     work.id = hashlib.sha256(f"{run}\0{client}\0".encode() + content).hexdigest()
     return work
+
+
+def _settings(config: Mapping[str, Any], run: str) -> dict[str, Any]:
+    chosen = {key: value for key, value in config.items() if key.startswith(SETTINGS)}
+    return chosen if Orders.from_config(config) == Orders() else {**chosen, RUN: run}
 
 
 def to_reply(
@@ -131,6 +138,8 @@ def _view(array: Array) -> NDArray[Any]:
     """A Flower array as numpy's, on the same bytes."""
     if isinstance(array, StoredArray):
         return array.numpy()
+    if isinstance(array, HeldArray):
+        return array.held
     head = BytesIO(array.data[:4096])
     version = npy.read_magic(head)
     if version != (1, 0):  # a header of more than 64 kB: numpy reads it, with a copy

@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from fedloom_client.device.home import ShardOf
 from fedloom_client.device.starting import task_digest
 from fedloom_client.loading import load_data, load_task
+from fedloom_client.orders import Orders
 from fedloom_client.samples import Data
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
@@ -95,6 +96,7 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
+            orders=Orders(compress=options.compress),
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
         )

@@ -14,6 +14,7 @@ from fedloom_server.store import Round, RunStore
 from .conftest import SIZES, Tab, at_least, shown_round
 
 PICTURES = os.environ.get("FEDLOOM_PICTURES")  # a folder: `make pictures` draws the README's into it
+ALONE = ("--backend", "torch")  # a moody model looks at its batch, and clients in a stack share one
 
 
 def test_the_printed_link_logs_in_and_leaves_no_secret_in_the_address(browser, finished, serve):
@@ -32,7 +33,7 @@ def test_the_printed_link_logs_in_and_leaves_no_secret_in_the_address(browser, f
 
 def test_rounds_appear_live_and_a_failed_client_is_named_with_its_reason(simulate, serve, tab, moody_task):
     folder, process = simulate(
-        "--clients", 12, "--rounds", 400, "--partition", "dirichlet:0.5", "--seed", 5, task=moody_task
+        "--clients", 12, "--rounds", 400, "--partition", "dirichlet:0.5", "--seed", 5, *ALONE, task=moody_task
     )
     server = serve(folder.parent)
     run = run_id(folder)
@@ -251,7 +252,7 @@ def test_the_picture_of_the_readme_is_of_a_real_run_that_goes_on(simulate, serve
         3,
     )
     learning = ("--strategy", "fedadam", "--set", "strategy.eta=0.01")
-    folder, _ = simulate(*options, *learning, task=moody_task, name="press-line-3")
+    folder, _ = simulate(*options, *learning, *ALONE, task=moody_task, name="press-line-3")
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     at_least(page, 12 if PICTURES else 4)
     page.wait_for_selector("[data-card='Failed and refused clients'] td")

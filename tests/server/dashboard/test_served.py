@@ -16,6 +16,7 @@ from fedloom_server.store import RunStore
 
 from .conftest import FEDLOOM, at_least, until
 
+ALONE = ("--backend", "torch")  # clients one at a time, as devices train
 DEVICES = ["local-0", "local-1", "local-2"]
 
 
@@ -169,7 +170,8 @@ def resumed_from_the_page(folder, process, page, tmp_path, *options):
     page.wait_for_selector("[data-card='What happened'] >> text=started again by link-")
     page.wait_for_selector(".status[data-status=finished]", timeout=120_000)
     assert page.locator("button:has-text('Resume run')").count() == 0
-    assert main(["simulate", *options, "--out", str(tmp_path / "whole")]) == 0
+    whole = ["simulate", *options, *ALONE, "--out", str(tmp_path / "whole")]
+    assert main(whole) == 0
     got, expected = result(folder), result(tmp_path / "whole")
     assert got["arrays_sha256"] == expected["arrays_sha256"]
     for name in ("loss", "clients_ok", "clients_failed", "rejected"):
@@ -189,13 +191,13 @@ def test_a_killed_simulation_is_shown_and_resumed_to_the_same_weights(
     simulate, serve, tab, slow_task, tmp_path
 ):
     options = ("--clients", "4", "--rounds", "10", "--seed", "2", "--faults", "drop=0.2")
-    folder, process = simulate(*options, task=slow_task)
+    folder, process = simulate(*options, *ALONE, task=slow_task)
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), *options)
 
 
 def test_a_resume_that_cannot_begin_is_said_with_its_reason(simulate, serve, tab, moody_task):
-    folder, process = simulate("--clients", 4, "--rounds", 500, task=moody_task)
+    folder, process = simulate("--clients", 4, "--rounds", 500, *ALONE, task=moody_task)
     server = serve(folder.parent)
     page = tab(server).open(f"/runs/{run_id(folder)}")
     at_least(page, 1)

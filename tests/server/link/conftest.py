@@ -14,8 +14,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.flower_app import to_record
 from fedloom_client.node import Description
+from fedloom_client.records import to_record
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_protos.v1 import link_pb2 as pb

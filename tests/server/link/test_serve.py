@@ -56,7 +56,7 @@ def task(tmp_path):
 
 
 def simulate(task, folder, *options):
-    assert main(["simulate", task, *options, "--out", str(folder)]) == 0
+    assert main(["simulate", task, *options, "--backend", "torch", "--out", str(folder)]) == 0
     return result(folder)
 
 
@@ -186,3 +186,11 @@ def test_bad_input_is_one_line(tmp_path, capsys, options, said):
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_devices_that_encode_their_updates_come_to_a_simulations_weights(task, tmp_path):
+    options = ("--rounds", "3", "--compress", "topk:0.3")
+    simulated = simulate(task, tmp_path / "simulated", "--clients", "2", *options)
+    served = Served(tmp_path / "served", task, "--local", "2", *options)
+    assert served.process.wait(120) == 0, served.log()
+    assert result(tmp_path / "served")["arrays_sha256"] == simulated["arrays_sha256"]
