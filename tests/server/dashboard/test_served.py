@@ -8,13 +8,14 @@ import subprocess
 from importlib.metadata import version
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from fedloom_edge.cli import main
 from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.process_mark import is_gone
 from fedloom_server.store import RunStore
 
-from .conftest import FEDLOOM, at_least, until
+from .conftest import FEDLOOM, SIZES, at_least, until
 
 ALONE = ("--backend", "torch")  # clients one at a time, as devices train
 DEVICES = ["local-0", "local-1", "local-2"]
@@ -102,6 +103,28 @@ def confirm(page, button):
     page.click("dialog .actions button:last-child")
 
 
+def everywhere_accessible(browser, context, addresses):
+    """Pages with devices on them break no rule of accessibility and scroll sideways nowhere."""
+    for theme in ("light", "dark"):
+        for width, height in SIZES.values():
+            # axe is put into the page, which the page's own policy forbids.
+            other = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme=theme,
+                bypass_csp=True,
+                storage_state=context.storage_state(),
+            )
+            page = other.new_page()
+            for address in addresses:
+                page.goto(address)
+                page.wait_for_selector("h1")
+                page.wait_for_timeout(500)
+                found = Axe().run(page)
+                assert found.violations_count == 0, found.generate_report()
+                assert page.evaluate("() => document.documentElement.scrollWidth") <= width, address
+            other.close()
+
+
 def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate, browser, tmp_path):
     folder, process = coordinate("--rounds", 3000, "--dashboard")
     link = re.search(r"dashboard: (\S+)", (tmp_path / "served.log").read_text())[1]
@@ -130,6 +153,7 @@ def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate,
     page.wait_for_selector("[data-card='Device local-2'] canvas")
     confirm(page, "Exclude this client")
     page.wait_for_selector(".status:has-text('excluded')")
+    everywhere_accessible(browser, page.context, [page.url, link.split("/login")[0] + "/fleet"])
     page.click(".crumb a:has-text('line-3')")
     at_least(page, rounds(folder) + 1)
     page.wait_for_selector("[data-card='Participation'] >> text=usable 2")
