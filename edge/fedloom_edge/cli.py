@@ -38,6 +38,9 @@ COMMANDS = {
     "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
     "tune": Command("fedloom_simulations.tune.command", "tune", "search for better settings of a task"),
+    "explain": Command(
+        "fedloom_simulations.explain.command", "explain", "what a model looks at, what each client gave it"
+    ),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
     "edge export": Command(

@@ -53,6 +53,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
+            for warning in getattr(setup.strategy, "warnings", ()):
+                sys.stderr.write(f"fedloom: {warning}\n")
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})
@@ -116,7 +118,6 @@ def _task_sha256(reference: str) -> str | None:
 
 def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
     """Run the rounds; returns status, reason and exit code."""
-    counts = setup.shards.label_counts()
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
         stack.callback(board.close)
@@ -128,7 +129,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             setup.shards.data.test,
             store,
             [table, board, ProgressFacts(store), *setup.watchers],
-            lambda client: None if counts is None else counts[client].tolist(),
+            setup.shards.labels_of,
         )
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
@@ -158,7 +159,7 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
         store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
         return
-    if setup.plan.orders.to_config():
+    if setup.alone:
         # What clients do around training has its own state and order: one client at a time.
         from fedloom_simulations.inline import InlineGrid
 
@@ -186,7 +187,9 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
     if setup.attack and setup.attack.name not in POISONS:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
-    return FaultyGrid(grid, setup.faults) if setup.faults else grid
+    if setup.faults:
+        grid = FaultyGrid(grid, setup.faults)
+    return setup.wrap(grid) if setup.wrap else grid
 
 
 def _check_space(out: Path, model_bytes: int) -> None:

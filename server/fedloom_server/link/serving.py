@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from rich.logging import RichHandler
 
-from fedloom_client.device.home import ShardOf
+from fedloom_client.device.home import ShardOf, TrainerName
 from fedloom_client.device.starting import task_digest
 from fedloom_client.loading import load_data, load_task
 from fedloom_client.orders import Orders
@@ -34,7 +34,9 @@ from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.artefact import run_artefact
 from fedloom_server.link.coordinator import Coordinator
+from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
@@ -104,7 +106,13 @@ class Serving:
             Fleet(options.fleet).close()
         data = load_data(task, options.data)
         check_task(task, data)
-        strategy = make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        strategy = make_strategy(
+            options.strategy,
+            settings["strategy"],
+            clients=plan.clients,
+            lr=training.lr,
+            optimizer=training.optimizer,
+        )
         require_codec(strategy)
         return cls(
             options=options,
@@ -208,7 +216,11 @@ class Serving:
     def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> None:
         plan = replace(self.plan, clients=clients)
         strategy = make_strategy(
-            self.options.strategy, self.strategy_options, clients=clients, lr=plan.training.lr
+            self.options.strategy,
+            self.strategy_options,
+            clients=clients,
+            lr=plan.training.lr,
+            optimizer=plan.training.optimizer,
         )
         counts = self._recipe(clients).open().label_counts() if self.options.local else None
         with ExitStack() as stack:
@@ -237,6 +249,7 @@ class Serving:
         fleet = self._fleet()
         devices = DeviceLog(self.out / DATABASE)
         digest = task_digest(self.options.task)
+        artefact, why, trainer = self._artefact()
         coordinator = Coordinator(
             fleet,
             Inbox(self.out / "inbox"),
@@ -245,6 +258,7 @@ class Serving:
             task=self.plan.task.name,
             task_digest=digest,
             heartbeat=_HEARTBEAT,
+            depot=Depot(artefact, why),
         )
         listen = "127.0.0.1:0" if local else self.options.listen
         coordinator.start(listen, _enrol(listen, self.options.enrol))
@@ -258,7 +272,7 @@ class Serving:
                 ]
                 address = f"127.0.0.1:{coordinator.link_port}"
                 task = _absolute(self.options.task)
-                agents.start(fleet, address, task, self.options.data, shards, self.options.trainer)
+                agents.start(fleet, address, task, self.options.data, shards, trainer)
             else:
                 log.info(
                     "devices connect at port %d and enrol at port %d",
@@ -271,6 +285,20 @@ class Serving:
             agents.stop()
             coordinator.stop(reason)
             fleet.close()
+
+    def _artefact(self) -> tuple[Path | None, str, TrainerName]:
+        """The artefact for devices, or why there is none; and what the agents of --local train with."""
+        if self.options.local and self.options.trainer == "torch":
+            return None, "the run was begun with --trainer torch", "torch"
+        strategy = make_strategy(
+            self.options.strategy, self.strategy_options, clients=self.plan.clients, lr=self.plan.training.lr
+        )
+        path, why = run_artefact(self.plan, strategy, self.data, self.out)
+        if path is None:
+            if self.options.local and self.options.trainer == "onnx":
+                raise InputError(f"--trainer onnx: {why}")
+            log.warning("devices need torch for this run: %s", why)
+        return path, why, "onnx" if path else "torch"
 
     def _fleet(self) -> Fleet:
         if not self.options.local:
