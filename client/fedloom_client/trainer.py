@@ -19,12 +19,15 @@ class Assignment:
         proximal_mu: coefficient of FedProx's term mu/2 * ||w - w_global||^2 (Li et al., 2020,
             "Federated Optimization in Heterogeneous Networks", eq. 2); 0 for none.
         progress: called with (epoch, mean training loss) after each epoch; None for silence.
+        enough: asked after each step; when it is true training ends with what it has, and the update
+            counts the examples that were seen. None for never.
     """
 
     training: Training
     seed: int
     proximal_mu: float = 0.0
     progress: Callable[[int, float], None] | None = None
+    enough: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Update:
 
     Attributes:
         arrays: the trained arrays, names and order as they came in.
-        examples: training examples in the shard, the weight in an average.
+        examples: training examples in the shard (of partial work: those that were seen), the weight in
+            an average.
         metrics: finite figures with the same names for every client and round:
             train-loss, gradient-norm (mean over steps, before clipping), steps, epochs, ...
         warnings: sentences for the operator, for example a layer whose gradients vanish.

@@ -1,5 +1,7 @@
 """The works of the phase that is going on."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,12 +18,20 @@ class Job:
         work: as it is offered, each time with the same id.
         contents: where the chunks of its arrays and constants are.
         limit: most bytes of arrays that its result may have.
+        until: when the coordinator no longer waits, by the monotonic clock.
     """
 
     device: str
     work: pb.Work
     contents: tuple[Content, Content]
     limit: int
+    until: float = math.inf
+
+    def offer(self) -> pb.Work:
+        """The work with the time that is left for it; the time is no part of its id."""
+        if self.until < math.inf:
+            self.work.seconds = max(self.until - time.monotonic(), 0.1)
+        return self.work
 
     def chunk(self, digest: bytes) -> bytes:
         """A chunk that the device asks for.

@@ -86,7 +86,7 @@ class Session:
     def offer(self, job: Job) -> None:
         """Offer a work, first or again."""
         self._pieces.clear()  # of an offer before, which this one replaces
-        self.send(work=job.work)
+        self.send(work=job.offer())
 
     def close(self, code: grpc.StatusCode, reason: str) -> None:
         """End the stream when what waits has been sent."""
