@@ -18,6 +18,7 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside
 from fedloom_server.federation import Federation
@@ -188,7 +189,11 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
     if setup.attack and setup.attack.name not in POISONS:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
-    return FaultyGrid(grid, setup.faults) if setup.faults else grid
+    grid = FaultyGrid(grid, setup.faults) if setup.faults else grid
+    if setup.mode is None:
+        return grid
+    statistics = TorchTrainer(setup.plan.task).statistics
+    return ClockedGrid(grid, setup.mode, setup.clock, setup.plan.seed, statistics)
 
 
 def _linger() -> None:
