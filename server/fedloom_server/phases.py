@@ -216,7 +216,8 @@ def _exchange(
         _tell(run, batch, len(messages))
         save()
     deadline = run.plan.deadline
-    for client in waiting:
+    busy = run.clock.at_work() if run.clock is not None and batch.phase == "train" else frozenset()
+    for client in [client for client in waiting if run.roster.node_of(client) not in busy]:
         batch.missing(client, "no reply" if deadline is None else f"no reply within {deadline:g} s")
 
 
