@@ -30,6 +30,11 @@ class GridWrapper(Grid):
         if isinstance(self.inner, PlansAhead):
             self.inner.expect(messages)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every node that has worked has had its reply yielded: then a state is whole."""
+        return self.inner.settled if isinstance(self.inner, GridWrapper) else True
+
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the connected nodes."""
         return self.inner.get_node_ids()

@@ -19,7 +19,6 @@ class OpenRound:
         number: from 1.
         batch: the rows of the phase and attempt that is going on.
         attempt: from 1; a round with too few good updates is repeated.
-        asked: clients that the attempt before asked.
         rows: client -> its training row, of attempts that are over.
         events: (kind, client, data) to be written with the round.
         traffic: bytes so far.
@@ -34,7 +33,6 @@ class OpenRound:
     number: int
     batch: Batch
     attempt: int = 1
-    asked: int = 0
     rows: dict[int, ClientRound] = field(default_factory=dict[int, ClientRound])
     events: list[tuple[str, int | None, dict[str, Any]]] = field(
         default_factory=list[tuple[str, int | None, dict[str, Any]]]
@@ -78,7 +76,6 @@ class OpenRound:
             "metric": self.batch.metric,
             "batch": [asdict(row) for row in self.batch.rows],
             "attempt": self.attempt,
-            "asked": self.asked,
             "rows": [asdict(row) for row in self.rows.values()],
             "events": self.events,
             "traffic": asdict(self.traffic),
@@ -97,7 +94,6 @@ class OpenRound:
             state["number"],
             batch,
             state["attempt"],
-            state["asked"],
             _rows(state["rows"]),
             [(kind, client, data) for kind, client, data in state["events"]],
             Traffic(**state["traffic"]),

@@ -1,9 +1,11 @@
 """The two phases of a round: training, repeated where too few updates are good, and evaluation."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
@@ -51,7 +53,6 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
-        opened.asked = len(opened.batch.entries)
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
@@ -80,7 +81,10 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     if arrays is None:
         return None, f"the strategy made no model out of {opened.batch.accepted} updates"
     merged = {**from_record(arrays), **measured}
-    run.arrays = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    merged = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    if not all(np.isfinite(array).all() for array in merged.values()):
+        return None, "the strategy made a model with values that are not finite; lower its learning rate"
+    run.arrays = merged
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
     return RoundNorms.of(list(opened.batch.norms.values())), ""
@@ -97,25 +101,42 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     orders = run.plan.orders.to_config()
     config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
+    messages = _with_stand_ins(run, opened, messages)
     run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
     return messages
 
 
 def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
-    """Repeat offenders, and who gave no good update in an earlier attempt if there are others to ask.
+    """Repeat offenders, the worst first.
 
     Never so many that the strategy would wait for nodes without end; the most trusted come back first.
     """
     excluded = run.roster.excluded & run.declared.keys()
     count = len(run.declared) - len(excluded)
-    needed = nodes_needed(run.strategy)
     offenders = (run.reputation.benched(opened.number) & run.declared.keys()) - excluded
     worst_first = run.reputation.trusted_first(offenders)[::-1]
-    benched = set(worst_first[: max(count - needed, 0)])
-    failed = run.reputation.trusted_first(opened.rows.keys() - excluded - benched)[::-1]
-    spare = count - len(benched) - max(needed, opened.asked)
-    return benched | set(failed[: max(spare, 0)])
+    return set(worst_first[: max(count - nodes_needed(run.strategy), 0)])
+
+
+def _with_stand_ins(run: "Federation", opened: OpenRound, messages: list[Message]) -> list[Message]:
+    """Who gave no good update in an earlier attempt is replaced by somebody who was not asked, if there is.
+
+    It is not hidden from the strategy, which would ask a fraction of fewer nodes, and so fewer.
+    """
+    if not opened.rows:
+        return messages
+    asked = {message.metadata.dst_node_id for message in messages}
+    failed = {run.roster.node_of(client) for client in opened.rows}
+    others = [node for node in run.roster.get_node_ids() if node not in asked | failed]
+    random.shuffle(others)
+    result = []
+    for message in messages:
+        if message.metadata.dst_node_id in failed and others:
+            kind, group = message.metadata.message_type, message.metadata.group_id
+            message = Message(message.content, others.pop(), kind, group_id=group)
+        result.append(message)
+    return result
 
 
 def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: quarantine.Suspects) -> None:
@@ -200,7 +221,8 @@ def _exchange(
             waiting.difference_update(clients)
             opened.traffic.up += batch.add_stack(clients, reply, intake.many(clients, reply))
             _tell(run, batch, len(messages))
-            save()
+            if run.roster.settled:
+                save()
             continue
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:
@@ -214,7 +236,8 @@ def _exchange(
         finding = Finding("") if reply.has_error() else intake.one(client, reply, size)
         batch.add(client, reply, finding, size)
         _tell(run, batch, len(messages))
-        save()
+        if run.roster.settled:
+            save()
     deadline = run.plan.deadline
     busy = run.clock.at_work() if run.clock is not None and batch.phase == "train" else frozenset()
     for client in [client for client in waiting if run.roster.node_of(client) not in busy]:

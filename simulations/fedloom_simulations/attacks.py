@@ -40,6 +40,8 @@ al., 2020). backdoor trains a patch in the corner of images to mean class 0 (Gu 
 """
 POISONS = ("labelflip", "backdoor")
 """Attacks on the data; the others change updates."""
+TOGETHER = ("alie", "ipm")
+"""Attacks for which attackers look at each other's updates."""
 
 
 @dataclass(frozen=True)
@@ -94,31 +96,40 @@ class AttackedGrid(GridWrapper):
         self._clients = clients
         self._attackers = attack.attackers(clients)
         self._nodes: dict[int, int] = {}
+        self._held = 0
+
+    @property
+    def settled(self) -> bool:
+        """False while accomplices have trained and not all of their replies have been yielded."""
+        return not self._held and super().settled
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Honest replies as they come; attackers' when all of them are in, for they work together."""
-        asked = list(messages)
-        held: list[Message] = []
+        """Replies as they come; those of attackers who work together when all of them are in."""
+        asked = sorted(messages, key=lambda m: self._nodes.get(m.metadata.dst_node_id) in self._attackers)
+        together: list[Message] = []
         for reply in self.inner.send_and_receive(asked, timeout=timeout):
             node = reply.metadata.src_node_id
-            if reply.has_error():
-                yield reply
-            elif reply.metadata.message_type == MessageType.QUERY:
+            kind = reply.metadata.message_type
+            if not reply.has_error() and kind == MessageType.QUERY:
                 facts: Any = reply.content.metric_records["metrics"]
                 self._nodes[node] = int(facts["partition-id"])
+            attacks = kind == MessageType.TRAIN and self._nodes.get(node) in self._attackers
+            if reply.has_error() or not attacks:
                 yield reply
-            elif (
-                reply.metadata.message_type == MessageType.TRAIN and self._nodes.get(node) in self._attackers
-            ):
-                held.append(reply)
+            elif self._attack.name in TOGETHER:
+                together.append(reply)
+                self._held += 1
             else:
-                yield reply
-        if held:
-            yield from self._changed(asked[0], held)
+                yield from self._changed(asked[0], [reply])
+        for reply in self._changed(asked[0], together):
+            self._held -= 1
+            yield reply
 
     def _changed(self, question: Message, replies: list[Message]) -> list[Message]:
+        if not replies:
+            return []
         origin = from_record(question.content.array_records["arrays"])
         config: Any = question.content.config_records["config"]
         replies = sorted(replies, key=lambda reply: self._nodes[reply.metadata.src_node_id])

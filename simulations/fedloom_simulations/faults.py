@@ -97,21 +97,19 @@ class FaultyGrid(GridWrapper):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Send what is not dropped; yield what is in time."""
-        sent = [message for message in messages if self._fault(message) != "drop"]
-        slow = {message.metadata.dst_node_id for message in sent if self._fault(message) == "slow"}
+        """Send what is not dropped and whose reply will be in time; yield the replies."""
         late = timeout is not None and self._faults.delay >= timeout
+        lost = ("drop", "slow") if late else ("drop",)
+        sent = [message for message in messages if self._fault(message) not in lost]
+        slow = {message.metadata.dst_node_id for message in sent if self._fault(message) == "slow"}
         for reply in self.inner.send_and_receive(sent, timeout=timeout):
             if reply.metadata.message_type == MessageType.QUERY and not reply.has_error():
                 facts: Any = reply.content.metric_records["metrics"]
                 self._clients[reply.metadata.src_node_id] = int(facts["partition-id"])
-            if reply.metadata.src_node_id not in slow:
-                yield reply
-            elif not late:
-                if not reply.has_error():
-                    metrics: Any = reply.content.metric_records["metrics"]
-                    metrics["seconds"] = metrics.get("seconds", 0.0) + self._faults.delay
-                yield reply
+            if reply.metadata.src_node_id in slow and not reply.has_error():
+                metrics: Any = reply.content.metric_records["metrics"]
+                metrics["seconds"] = metrics.get("seconds", 0.0) + self._faults.delay
+            yield reply
 
     def _fault(self, message: Message) -> str:
         client = self._clients.get(message.metadata.dst_node_id)

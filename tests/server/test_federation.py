@@ -145,3 +145,32 @@ def test_only_arrays_in_use_stay_on_disk(federate):
     kept = {path.stem for path in (store.folder / "arrays").iterdir()}
     assert final(store) in kept
     assert len(kept) <= 5  # the last three rounds, the best one, the preprocessing constants
+
+
+def test_a_repeated_round_asks_as_many_clients_and_others_in_the_place_of_those_that_failed(federate):
+    attempts = []
+
+    def fail_at_first(replies):
+        attempts.append({reply.metadata.src_node_id for reply in replies})
+        if len(attempts) > 1:
+            return replies
+        questions = [Message(RecordDict(), node, "train") for node in sorted(attempts[0])]
+        return [Message(Error(1, "no power"), reply_to=question) for question in questions]
+
+    store = federate(fail_at_first, rounds=1, fraction_train="0.4", min_train_nodes="1")
+    assert [len(asked) for asked in attempts] == [2, 2]
+    assert not attempts[0] & attempts[1]
+    assert [event["data"]["attempt"] for event in store.events("repeated")] == [1]
+    assert store.rounds()[-1].clients_ok == 2
+    assert store.rounds()[-1].clients_failed == 2
+
+
+def test_where_everybody_was_asked_a_repeated_round_asks_everybody_again(federate):
+    attempts = []
+
+    def fail_at_first(replies):
+        attempts.append(len(replies))
+        return replies if len(attempts) > 1 else []
+
+    federate(fail_at_first, rounds=1)
+    assert attempts == [5, 5]

@@ -15,6 +15,7 @@ from fedloom_edge.errors import InputError, RunError
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_server.strategies import make_strategy
+from fedloom_simulations.attacks import Attack, AttackedGrid
 from fedloom_simulations.inline import InlineGrid
 
 TASK = """
@@ -72,7 +73,7 @@ def session(tmp_path):
     """`session("a", "fedadam", kill=7)` begins or goes on with a run of 4 clients; gives its last hash."""
     (tmp_path / "small.py").write_text(TASK)
 
-    def go(name, strategy="fedavg", kill=0, rounds=3):
+    def go(name, strategy="fedavg", kill=0, rounds=3, attack=""):
         folder = tmp_path / name
         recipe = ShardRecipe(str(tmp_path / "small.py"), None, "iid", 4, 0)
         shards = recipe.open()
@@ -84,8 +85,11 @@ def session(tmp_path):
         with RunStore.reopen(folder) if resumes else RunStore.create(folder, {}) as store:
             trainer = TorchTrainer(shards.task)
             federation = Federation(plan, made, trainer, shards.data.test, store, [Deadly(kill)])
+            grid = InlineGrid(make_client_app(recipe, [stateful]), 4)
+            if attack:
+                grid = AttackedGrid(grid, Attack.parse(attack, 0), 4)
             try:
-                federation.run(InlineGrid(make_client_app(recipe, [stateful]), 4))
+                federation.run(grid)
             except Killed:
                 return None
             return store.rounds()[-1].arrays
@@ -114,6 +118,14 @@ def test_a_run_that_dies_at_every_few_replies_comes_to_the_same_bits(session, tm
         assert [(r.bytes_up, r.clients_ok) for r in one.rounds()] == [
             (r.bytes_up, r.clients_ok) for r in two.rounds()
         ]
+
+
+@pytest.mark.parametrize("kill", [9, 10, 11, 12])
+@pytest.mark.parametrize("attack", ["alie:0.5", "signflip:0.5"])
+def test_a_run_that_dies_among_attackers_replies_comes_to_the_same_bits(session, attack, kill):
+    # A round is 4 replies to train and 4 to evaluate, so this is one death at each place of round 2.
+    assert session("broken", kill=kill, attack=attack) is None
+    assert session("broken", attack=attack) == session("whole", attack=attack)
 
 
 def newest_arrays(folder):

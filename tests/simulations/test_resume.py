@@ -15,7 +15,8 @@ import pytest
 from fedloom_client import flower_app, shards
 from fedloom_edge.cli import main
 from fedloom_server.store import RunStore
-from fedloom_simulations.soak import Schedule, compare, run_schedule
+from fedloom_simulations.soak.laws import compare
+from fedloom_simulations.soak.schedule import Schedule, run_schedule
 
 OPTIONS = ("digits", "--clients", "3", "--rounds", "4", "--strategy", "fedadam", "--set", "strategy.eta=0.01")
 FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
