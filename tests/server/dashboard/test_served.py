@@ -29,7 +29,18 @@ def coordinate(tmp_path):
     def start(*options, task="digits"):
         folder = tmp_path / "runs" / "line-3"
         folder.parent.mkdir(exist_ok=True)
-        command = [*FEDLOOM, "serve", str(task), "--local", "3", *map(str, options), "--out", str(folder)]
+        command = [
+            *FEDLOOM,
+            "serve",
+            str(task),
+            "--local",
+            "3",
+            "--trainer",
+            "torch",
+            *map(str, options),
+            "--out",
+            str(folder),
+        ]
         with (tmp_path / "served.log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -48,10 +59,10 @@ def coordinate(tmp_path):
 
 @pytest.fixture
 def slow_task(tmp_path):
-    """A small task whose rounds last long enough to be broken off."""
+    """A small task whose rounds last as long as the variable PAUSE says, to be broken off."""
     path = tmp_path / "slow.py"
     path.write_text(
-        "import time\n"
+        "import os, time\n"
         "import numpy as np\n"
         "from torch import nn\n"
         "from fedloom_client import ArraySamples, Data, Task, Training\n"
@@ -61,7 +72,7 @@ def slow_task(tmp_path):
         "        self.layer = nn.Linear(4, 3)\n"
         "    def forward(self, x):\n"
         "        if self.training:\n"
-        "            time.sleep(0.02)\n"
+        "            time.sleep(float(os.environ.get('PAUSE', '0')))\n"
         "        return self.layer(x)\n"
         "def load(folder):\n"
         "    x = np.random.default_rng(0).normal(size=(240, 4)).astype(np.float32)\n"
@@ -142,8 +153,8 @@ def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate,
     page.wait_for_selector("tbody tr:nth-child(3) >> text=connected")
     page.wait_for_selector("tbody tr >> text=round ", timeout=90_000)
     page.wait_for_selector("tbody td:has-text('GB of') >> nth=2")
+    assert page.locator("tbody td:first-child").all_inner_texts() == DEVICES
     table = page.locator("tbody tr").all_inner_texts()
-    assert [row.split()[0] for row in table] == DEVICES
     assert all(version("fedloom") in row for row in table)
     assert all(re.search(r"just now|\d+ s ago", row) for row in table)
 
@@ -203,19 +214,23 @@ def resumed_from_the_page(folder, process, page, tmp_path, *options):
 
 
 def test_a_killed_coordinator_is_shown_and_resumed_to_the_same_weights(
-    coordinate, serve, tab, slow_task, tmp_path
+    coordinate, serve, tab, slow_task, tmp_path, monkeypatch
 ):
-    options = ("--rounds", "10", "--seed", "4")
+    options = ("--rounds", "40", "--seed", "4")
+    monkeypatch.setenv("PAUSE", "0.1")
     folder, process = coordinate(*options, task=slow_task)
+    monkeypatch.delenv("PAUSE")
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), "--clients", "3", *options)
 
 
 def test_a_killed_simulation_is_shown_and_resumed_to_the_same_weights(
-    simulate, serve, tab, slow_task, tmp_path
+    simulate, serve, tab, slow_task, tmp_path, monkeypatch
 ):
-    options = ("--clients", "4", "--rounds", "10", "--seed", "2", "--faults", "drop=0.2")
+    options = ("--clients", "4", "--rounds", "40", "--seed", "2", "--faults", "drop=0.2")
+    monkeypatch.setenv("PAUSE", "0.1")
     folder, process = simulate(*options, *ALONE, task=slow_task)
+    monkeypatch.delenv("PAUSE")
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), *options)
 
