@@ -15,6 +15,7 @@ from fedloom_client.records import from_record, select, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.exact_mean import ExactMean
 from fedloom_server.norms import bucket
+from fedloom_server.stacked import StackedReplies
 
 WEIGHT = "num-examples"
 _ONLY_MEAN = (
@@ -32,6 +33,10 @@ class Updates(Protocol):
 
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Take in one client's reply to `train`; `norm` is that of its difference to the global arrays."""
+        ...
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Take in the replies of some of `clients`: `norms` has theirs by place in the stack."""
         ...
 
     def settle(self, highest: int, clip: bool) -> None:
@@ -63,6 +68,12 @@ def uses_only_mean(strategy: Strategy) -> bool:
         return True
     aggregate = getattr(strategy, "train_metrics_aggr_fn", None)
     return type(strategy) in _ONLY_MEAN and aggregate is aggregate_metricrecords
+
+
+def uses_evaluations(strategy: Strategy) -> bool:
+    """Whether a strategy does more with evaluations than average them, which the federation does itself."""
+    aggregate = getattr(strategy, "evaluate_metrics_aggr_fn", None)
+    return type(strategy) not in _ONLY_MEAN or aggregate is not aggregate_metricrecords
 
 
 def collect(strategy: Strategy, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> Updates:
@@ -106,6 +117,17 @@ class MeanOfUpdates:
         level = bucket(norm)
         self._sum(level).add(from_record(content["arrays"]), metrics[WEIGHT])
         self._metrics.setdefault(level, {})[client] = metrics
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Fold in many clients' replies, those of a bucket at once."""
+        levels: dict[int, list[int]] = {}
+        for k, norm in norms.items():
+            levels.setdefault(bucket(norm), []).append(k)
+        for level, places in levels.items():
+            whole = len(places) == len(clients)
+            arrays = stack.arrays if whole else {name: a[places] for name, a in stack.arrays.items()}
+            self._sum(level).add_stack(arrays, [stack.metrics[k][WEIGHT] for k in places])
+            self._metrics.setdefault(level, {}).update({clients[k]: stack.metrics[k] for k in places})
 
     def settle(self, highest: int, clip: bool) -> None:
         """Clip, or leave out, the sums of buckets beyond `highest`."""
@@ -169,6 +191,11 @@ class AllUpdates:
         """Keep one client's reply."""
         self._replies[client] = reply
         self._levels[client] = bucket(norm)
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Keep many clients' replies."""
+        for k, norm in norms.items():
+            self.add(clients[k], stack.message(k), norm)
 
     def settle(self, highest: int, clip: bool) -> None:
         """Clip, or leave out, the replies in buckets beyond `highest`."""

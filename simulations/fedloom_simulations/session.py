@@ -2,12 +2,11 @@
 
 import hashlib
 import shutil
-import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
-from fedloom_server.dashboard.launch import dashboard_beside
+from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.process_mark import process_mark
@@ -62,8 +61,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
             _say(setup, result)
-            if setup.dashboard and code == 0 and sys.stdin.isatty():
-                _linger()
+            if setup.dashboard and code == 0:
+                linger()
     except (OSError, sqlite3.OperationalError) as error:
         raise InputError(
             f"{setup.out}: {error}; make room, then go on with: fedloom resume {setup.out}"
@@ -107,6 +106,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "process": process_mark(),
         "command": "simulate",
         "arguments": setup.arguments,
+        "attackers": sorted(setup.attack.attackers(setup.plan.clients)) if setup.attack else [],
         "task_sha256": _task_sha256(setup.recipe.task),
     }
 
@@ -119,7 +119,6 @@ def _task_sha256(reference: str) -> str | None:
 
 def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
     """Run the rounds; returns status, reason and exit code."""
-    counts = setup.shards.label_counts()
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
         stack.callback(board.close)
@@ -131,7 +130,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             setup.shards.data.test,
             store,
             [table, board, ProgressFacts(store), *setup.watchers],
-            lambda client: None if counts is None else counts[client].tolist(),
+            setup.shards.labels_of,
         )
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
@@ -189,19 +188,13 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
     if setup.attack and setup.attack.name not in POISONS:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
-    grid = FaultyGrid(grid, setup.faults) if setup.faults else grid
+    if setup.faults:
+        grid = FaultyGrid(grid, setup.faults)
+    grid = setup.wrap(grid) if setup.wrap else grid
     if setup.mode is None:
         return grid
     statistics = TorchTrainer(setup.plan.task).statistics
     return ClockedGrid(grid, setup.mode, setup.clock, setup.plan.seed, statistics)
-
-
-def _linger() -> None:
-    """Keep the dashboard of a run that has ended until the user has seen enough."""
-    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
-    sys.stdout.flush()
-    with suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def _check_space(out: Path, model_bytes: int) -> None:

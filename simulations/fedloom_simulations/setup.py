@@ -2,12 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flwr.clientapp.typing import Mod
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
@@ -53,6 +54,7 @@ class Setup:
     attack: Attack | None = None
     dashboard: bool = False
     watchers: Sequence[Watcher] = ()
+    wrap: Callable[[Grid], Grid] | None = None
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:

@@ -191,7 +191,8 @@ class _Phase:
             log.warning("%s: %s", outcome.device, outcome.reason)
             return Message(Error(CLIENT_FAILED, f"{outcome.device}: {outcome.reason}"), reply_to=message)
         client = self._clients[outcome.device]
-        return to_reply(message, outcome.result, client, self._coordinator.inbox.content(outcome.work))
+        content = self._coordinator.inbox.content(outcome.work)
+        return to_reply(message, outcome.result, client, content, outcome.transfers)
 
     def _say(self, waiting: set[str], said: float) -> float:
         now = time.monotonic()

@@ -78,9 +78,15 @@ def _settings(config: Mapping[str, Any], run: str) -> dict[str, Any]:
     return chosen if Orders.from_config(config) == Orders() else {**chosen, RUN: run}
 
 
-def to_reply(message: Message, result: pb.Result, client: int, content: Path | None) -> Message:
-    """A device's result as the reply that Flower and the guard expect."""
-    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures}
+def to_reply(
+    message: Message,
+    result: pb.Result,
+    client: int,
+    content: Path | None,
+    measured: Mapping[str, float] | None = None,
+) -> Message:
+    """A device's result as the reply that Flower and the guard expect, with what the link `measured`."""
+    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures} | dict(measured or {})
     metrics["num-examples"] = result.examples
     records: dict[str, Any] = {}
     kind = message.metadata.message_type

@@ -55,7 +55,7 @@ def serve():
 @pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_coordinator_goes_on_to_the_same_weights(tmp_path, serve, number):
     folder = tmp_path / "served"
-    process = serve("serve", *OPTIONS, "--local", 3, "--out", folder)
+    process = serve("serve", *OPTIONS, "--local", 3, "--trainer", "torch", "--out", folder)
     wait_for(process, folder, number)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
