@@ -1,17 +1,17 @@
 """A node as a Flower ClientApp: a thin adapter over a Trainer, the same on every engine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
-from fedloom_client.orders import Orders, train
+from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
@@ -49,7 +49,6 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
     def answer(message: Message, context: Context) -> Message:
         try:
             content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
-            name_round(message, content)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -92,23 +91,20 @@ def _describe(member: _Member, message: Message, context: Context) -> RecordDict
 
 def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    update, memory = train(
-        member.node,
-        _arrays(message),
-        read_constants(message),
-        read_assignment(message, member.partition),
-        Orders.from_config(message.content.config_records["config"]),
-        _memory(context),
-    )
+    orders = Orders.from_config(message.content.config_records["config"])
+    assignment = read_assignment(message, member.partition)
+    update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
         context.state[MEMORY] = to_record(memory)
-    return update_content(update, time.perf_counter() - began)
+    metrics = update_metrics(update, time.perf_counter() - began)
+    return reply_content(message, metrics, update.arrays, update.warnings)
 
 
 def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), read_constants(message))
-    return evaluation_content(result, time.perf_counter() - began)
+    orders = Orders.from_config(message.content.config_records.get("config", ConfigRecord()))
+    result = evaluate(member.node, _given(message, context), orders)
+    return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
 
 
 def read_assignment(message: Message, partition: int) -> Assignment:
@@ -116,40 +112,58 @@ def read_assignment(message: Message, partition: int) -> Assignment:
     config: Any = message.content["config"]
     return Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition),
+        seed=read_seed(message, partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
 
 
-def update_content(update: Update, seconds: float) -> RecordDict:
-    """The content of a reply to `train`."""
-    metrics = {**update.metrics, "num-examples": update.examples, "seconds": seconds}
-    content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
-    if update.warnings:
-        content["warnings"] = ConfigRecord({"warnings": list(update.warnings)})
-    return content
+def read_seed(message: Message, partition: int) -> int:
+    """The seed of an assignment."""
+    config: Any = message.content["config"]
+    return derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition)
 
 
-def evaluation_content(result: Evaluation, seconds: float) -> RecordDict:
-    """The content of a reply to `evaluate`."""
-    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
-    return RecordDict({"metrics": MetricRecord(dict(metrics))})
+def update_metrics(update: Update, seconds: float) -> dict[str, Any]:
+    """What a reply to `train` reports."""
+    return {**update.metrics, "num-examples": update.examples, "seconds": seconds}
 
 
-def name_round(message: Message, content: RecordDict) -> None:
-    """Say which round is answered, so that a reply that comes too late is known as such."""
-    config = message.content.get("config")
+def evaluation_metrics(result: Evaluation, seconds: float) -> dict[str, Any]:
+    """What a reply to `evaluate` reports."""
+    return {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
+
+
+def reply_content(
+    question: Message, metrics: Mapping[str, Any], arrays: Arrays | None = None, warnings: Sequence[str] = ()
+) -> RecordDict:
+    """The content of a reply. It says which round it answers, so that one that comes late is known."""
+    content = RecordDict()
+    if arrays:
+        content["arrays"] = to_record(arrays)
+    content["metrics"] = MetricRecord(dict(metrics))
+    if warnings:
+        content["warnings"] = ConfigRecord({"warnings": list(warnings)})
+    config = question.content.get("config")
     if isinstance(config, ConfigRecord) and isinstance(asked := config.get(ROUND), int):
         content[ROUND] = ConfigRecord({ROUND: asked})
+    return content
 
 
 def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _memory(context: Context) -> Arrays:
-    """What the client keeps from round to round."""
-    record = context.state.array_records.get(MEMORY)
+def _given(message: Message, context: Context) -> Given:
+    records = message.content.array_records
+    return Given(
+        arrays=_arrays(message),
+        broadcast=_optional(records.get(ALGORITHM)),
+        constants=read_constants(message),
+        memory=_optional(context.state.array_records.get(MEMORY)),
+    )
+
+
+def _optional(record: ArrayRecord | None) -> Arrays:
     return {} if record is None else from_record(record)
 
 

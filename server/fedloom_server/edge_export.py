@@ -19,6 +19,7 @@ from fedloom_client.preprocess import Standardize, Vocabulary, prepare
 from fedloom_client.samples import Data, Samples, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
+from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, Artefact, write_artefact
@@ -225,6 +226,9 @@ def _preprocess(task: Task, constants: Arrays) -> dict[str, Any]:
     if type(kind) is Vocabulary:
         words = constants["words"].tobytes().decode().split("\n")
         return {"kind": "vocabulary", "size": kind.size, "length": kind.length, "words": words}
+    if type(kind) is WordPieces:
+        words = constants["words"].tobytes().decode().split("\n")
+        return {"kind": "wordpieces", "length": kind.length, "words": words}
     return {"kind": "custom", "name": type(kind).__name__}
 
 

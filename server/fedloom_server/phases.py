@@ -2,22 +2,29 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
-from fedloom_server.decoding import Decoder
-from fedloom_server.guard import Finding, Guard
+from fedloom_server.guard import Finding
+from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
 from fedloom_server.spread import Spread, spread
+from fedloom_server.stacked import StackedReplies
 from fedloom_server.strategies import is_server_optimizer, nodes_needed
 from fedloom_server.strategy_state import restore_state
-from fedloom_server.updates import Updates, collect, same_metrics, split_statistics
+from fedloom_server.updates import (
+    Updates,
+    collect,
+    same_metrics,
+    split_statistics,
+    uses_evaluations,
+)
 
 if TYPE_CHECKING:
     from fedloom_server.federation import Federation
@@ -52,31 +59,17 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
 def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, str]:
     """One attempt at training; gives its norms, or None and why it was not enough."""
     statistics = run.trainer.statistics if is_server_optimizer(run.strategy) else frozenset[str]()
-    updates = collect(run.strategy, run.arrays, statistics, max(run.declared.values(), default=1))
+    updates = collect(run.strategy, run.arrays, statistics, run.most_examples)
     if opened.updates:
         updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
-    guard = Guard(run.arrays, ("train-loss",), run.declared)
-    decoder = Decoder(run.plan.orders, run.arrays, run.trainer.statistics)
-
-    def take(client: int, reply: Message, size: int) -> Finding:
-        undecodable = decoder.decode(reply)
-        finding = Finding(undecodable) if undecodable else guard.check_update(reply, opened.number, client)
-        if finding.reason:
-            refused = quarantine.refused_on_arrival(client, reply, finding.reason, size)
-            with run.store.transaction():
-                quarantine.keep(run.store, opened.number, opened.attempt, [refused])
-        elif finding.norm is not None:
-            updates.add(client, reply, finding.norm)
-            suspects.add(client, reply, finding.norm)
-        return finding
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
 
-    _exchange(run, opened, messages, take, save)
+    _exchange(run, opened, messages, TrainingIntake(run, opened, updates, suspects), save)
     opened.train_seconds = opened.elapsed()
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
@@ -114,12 +107,14 @@ def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
 
     Never so many that the strategy would wait for nodes without end; the most trusted come back first.
     """
-    members = run.declared.keys() - run.roster.excluded
+    excluded = run.roster.excluded & run.declared.keys()
+    count = len(run.declared) - len(excluded)
     needed = nodes_needed(run.strategy)
-    worst_first = run.reputation.trusted_first(run.reputation.benched(opened.number) & members)[::-1]
-    benched = set(worst_first[: max(len(members) - needed, 0)])
-    failed = run.reputation.trusted_first((opened.rows.keys() & members) - benched)[::-1]
-    spare = len(members) - len(benched) - max(needed, opened.asked)
+    offenders = (run.reputation.benched(opened.number) & run.declared.keys()) - excluded
+    worst_first = run.reputation.trusted_first(offenders)[::-1]
+    benched = set(worst_first[: max(count - needed, 0)])
+    failed = run.reputation.trusted_first(opened.rows.keys() - excluded - benched)[::-1]
+    spare = count - len(benched) - max(needed, opened.asked)
     return benched | set(failed[: max(spare, 0)])
 
 
@@ -130,6 +125,7 @@ def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: qua
     highest = limit(settings, norms, run.past)
     beyond = sorted(client for client, norm in norms.items() if bucket(norm) > highest)
     most = 2.0 ** (highest / 2)
+    opened.norm_limit = most if highest < NO_LIMIT else None
     refused: list[quarantine.Refused] = []
     for client in beyond:
         text = f"norm: {norms[client]:.4g} from the global arrays, at most {most:.4g} in this round"
@@ -173,20 +169,14 @@ def evaluate_clients(run: "Federation", opened: OpenRound) -> Spread:
     arrays = to_record(run.arrays)
     messages = list(run.strategy.configure_evaluate(opened.number, arrays, config, run.roster))
     attach(messages, arrays=arrays, constants=to_record(run.constants))
-    guard = Guard(run.arrays)
-    replies: dict[int, Message] = {}
-
-    def take(client: int, reply: Message, size: int) -> Finding:
-        finding = guard.check_evaluation(reply, opened.number)
-        if not finding.reason:
-            replies[client] = reply
-        return finding
-
-    _exchange(run, opened, messages, take, lambda: None)
-    # A shard too small for a validation part answers with no examples: nothing to average.
-    measured = [replies[client] for client in sorted(replies) if _examples(replies[client])]
-    if measured:
-        run.strategy.aggregate_evaluate(opened.number, same_metrics(measured))
+    intake = MeasuringIntake(run, opened.number)
+    _exchange(run, opened, messages, intake, lambda: None)
+    if uses_evaluations(run.strategy):
+        # A shard too small for a validation part answers with no examples: nothing to average.
+        rows = opened.batch.entries
+        measured = [intake.replies[client]() for client in sorted(intake.replies) if rows[client].examples]
+        if measured:
+            run.strategy.aggregate_evaluate(opened.number, same_metrics(measured))
     return spread(opened.batch.rows, higher_is_better=run.plan.task.metric == "accuracy")
 
 
@@ -194,17 +184,24 @@ def _exchange(
     run: "Federation",
     opened: OpenRound,
     messages: Sequence[Message],
-    take: Callable[[int, Message, int], Finding],
+    intake: Intake,
     save: Callable[[], None],
 ) -> None:
-    """Send messages to clients whose reply is not in yet; `take` judges and keeps each as it arrives."""
+    """Send messages to clients whose reply is not in yet; `intake` judges and keeps each as it arrives."""
     batch, asked = opened.batch, {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
     if not batch.entries:
         opened.traffic.sent(messages)
     waiting = asked - batch.entries.keys()
     rest = [m for m in messages if run.roster.client_of(m.metadata.dst_node_id) in waiting]
     run.roster.expect(messages)
-    for reply in run.roster.send_and_receive(rest, timeout=run.plan.deadline):
+    for reply in run.roster.replies(rest, timeout=run.plan.deadline):
+        if isinstance(reply, StackedReplies):
+            clients = [run.roster.client_of(q.metadata.dst_node_id) for q in reply.questions]
+            waiting.difference_update(clients)
+            opened.traffic.up += batch.add_stack(clients, reply, intake.many(clients, reply))
+            _tell(run, batch, len(messages))
+            save()
+            continue
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:
             # An engine's own error replies can carry no client: it is missing below.
@@ -214,21 +211,20 @@ def _exchange(
             continue
         waiting.discard(client)
         size = opened.traffic.received(reply)
-        finding = Finding("") if reply.has_error() else take(client, reply, size)
+        finding = Finding("") if reply.has_error() else intake.one(client, reply, size)
         batch.add(client, reply, finding, size)
-        for watcher in run.watchers:
-            watcher.client_done(batch.round_number, batch.phase, len(batch.entries), len(messages))
+        _tell(run, batch, len(messages))
         save()
     deadline = run.plan.deadline
     for client in waiting:
         batch.missing(client, "no reply" if deadline is None else f"no reply within {deadline:g} s")
 
 
+def _tell(run: "Federation", batch: Batch, total: int) -> None:
+    for watcher in run.watchers:
+        watcher.client_done(batch.round_number, batch.phase, len(batch.entries), total)
+
+
 def _figure(metrics: MetricRecord | None, name: str) -> float | None:
     value = None if metrics is None else metrics.get(name)
     return float(value) if isinstance(value, int | float) else None
-
-
-def _examples(reply: Message) -> int:
-    count: Any = reply.content.metric_records["metrics"]["num-examples"]
-    return int(count)

@@ -32,7 +32,9 @@ def main(grid: Grid, context: Context) -> None:
     clients, seed, rounds = int(config["clients"]), int(config["seed"]), int(config["rounds"])
     orders = Orders(compress=str(config.get("compress", "")))
     plan = Plan(task=task, training=task.training, rounds=rounds, clients=clients, seed=seed, orders=orders)
-    strategy = make_strategy(str(config["strategy"]), {}, clients=clients, lr=task.training.lr)
+    strategy = make_strategy(
+        str(config["strategy"]), {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
+    )
     facts = {
         "task": task.name,
         "engine": "superlink",

@@ -74,6 +74,7 @@ class Round:
     arrays: str = ""
     train_seconds: float | None = None
     aggregate_seconds: float | None = None
+    norm_limit: float | None = None
 
 
 class RunStore:
@@ -159,6 +160,8 @@ class RunStore:
         except sqlite3.DatabaseError as error:
             raise RunError(f"{folder / DATABASE} is damaged ({error}); restore it from a copy") from error
         store.lock()
+        if "norm_limit" not in [row["name"] for row in connection.execute("PRAGMA table_info(round)")]:
+            connection.execute("ALTER TABLE round ADD COLUMN norm_limit REAL")
         for path in (*folder.glob(".*"), *(folder / "arrays").glob(".*")):
             if path.is_file():
                 path.unlink()

@@ -5,23 +5,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
-from flwr.app import Error, Message, MessageType, RecordDict
+from flwr.app import Error, Message, MessageType
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.flower_app import (
     CLIENT_FAILED,
-    evaluation_content,
-    name_round,
+    evaluation_metrics,
     read_assignment,
     read_constants,
-    update_content,
+    read_seed,
+    update_metrics,
 )
 from fedloom_client.records import from_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Evaluation, Update
+from fedloom_edge.arrays import Arrays
+from fedloom_server.roster import Member, Numbered
+from fedloom_server.stacked import StackedReplies
 from fedloom_simulations.backend import Choice, choose
-from fedloom_simulations.cohort import Cohort, Job, Phase, allocate
+from fedloom_simulations.cohort import Cohort, Job, Phase, Row, allocate
 from fedloom_simulations.inline import FIRST_NODE, InlineGrid
 from fedloom_simulations.workers import Answer, Workers, can_fork
 
@@ -66,6 +69,11 @@ class CohortGrid(InlineGrid):
             self._workers.close()
             self._workers = None
 
+    def members(self) -> Sequence[Member] | None:
+        """All clients without asking them, where no summary of their data is needed."""
+        sizes = None if self._cohort.task.preprocess else self._cohort.shards.sizes()
+        return None if sizes is None else Numbered(FIRST_NODE, *sizes)
+
     def expect(self, messages: Sequence[Message]) -> None:
         """The messages of a phase, by which its clients are stacked, whichever of them are sent."""
         self._expected = list(messages)
@@ -74,6 +82,16 @@ class CohortGrid(InlineGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
         """Run the messages' clients and yield each reply when it is there; `timeout` does not apply."""
+        for reply in self.send_and_receive_stacked(messages):
+            if isinstance(reply, StackedReplies):
+                yield from reply.messages()
+            else:
+                yield reply
+
+    def send_and_receive_stacked(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message | StackedReplies]:
+        """As `send_and_receive`, with the replies of clients that were worked on together as one."""
         asked: dict[int, Message] = {}
         for message in messages:
             if message.metadata.message_type in (MessageType.TRAIN, MessageType.EVALUATE):
@@ -113,12 +131,13 @@ class CohortGrid(InlineGrid):
     def _stacked(self) -> bool:
         return self._choice is not None and self._choice.backend == "vmap"
 
-    def _run(self, phase: Phase, members: dict[int, Message], asked: Set[int]) -> Iterator[Message]:
+    def _run(
+        self, phase: Phase, members: dict[int, Message], asked: Set[int]
+    ) -> Iterator[Message | StackedReplies]:
         """Replies of those `members` of a phase that are asked; they are stacked as if all were."""
         training = phase.training is not None
         clients = [
-            (client, read_assignment(message, client).seed if training else 0)
-            for client, message in members.items()
+            (client, read_seed(message, client) if training else 0) for client, message in members.items()
         ]
         if training:
             if self._choice is None:
@@ -132,23 +151,36 @@ class CohortGrid(InlineGrid):
         waited = 0.0
         for rows, stacks in self._answers(phase, jobs):
             paused = time.perf_counter()
-            for k, row in enumerate(rows):
-                if row.client not in asked:
-                    continue
-                message = members[row.client]
-                if row.error:
-                    reply = _failure(message, row.error)
-                elif training:
-                    arrays = {name: stack[k] for name, stack in stacks.items()}
-                    update = Update(arrays, row.examples, row.metrics, row.warnings)
-                    reply = self._modded(message, _reply(message, update_content(update, row.seconds)))
-                else:
-                    result = Evaluation(row.loss, row.metrics, row.examples)
-                    reply = _reply(message, evaluation_content(result, row.seconds))
-                yield reply
+            yield from self._replied(phase, members, asked, rows, stacks)
             waited += time.perf_counter() - paused
         self._slowest = max(self._slowest, time.perf_counter() - began - waited)
         self._say_troubles()
+
+    def _replied(
+        self, phase: Phase, members: dict[int, Message], asked: Set[int], rows: list[Row], stacks: Arrays
+    ) -> Iterator[Message | StackedReplies]:
+        """The replies of a job: failures, and what went well as one."""
+        places = [k for k, row in enumerate(rows) if row.client in asked]
+        for k in places:
+            if rows[k].error:
+                yield _failure(members[rows[k].client], rows[k].error)
+        good = [k for k in places if not rows[k].error]
+        if not good:
+            return
+        if len(good) < len(rows):
+            stacks = {name: stack[good] for name, stack in stacks.items()}
+        told = [rows[k] for k in good]
+        training = phase.training is not None
+        replies = StackedReplies(
+            [members[row.client] for row in told],
+            [_update_metrics(row) if training else _measured_metrics(row) for row in told],
+            [row.warnings for row in told],
+            stacks,
+        )
+        if training and self._mods:
+            yield from map(self._modded, replies.questions, replies.messages())
+        else:
+            yield replies
 
     def _answers(self, phase: Phase, jobs: Sequence[Job]) -> Iterator[Answer]:
         workers = self._forked(phase, len(jobs))
@@ -202,9 +234,12 @@ def _client(message: Message) -> int:
     return message.metadata.dst_node_id - FIRST_NODE
 
 
-def _reply(message: Message, content: RecordDict) -> Message:
-    name_round(message, content)
-    return Message(content, reply_to=message)
+def _update_metrics(row: Row) -> dict[str, Any]:
+    return update_metrics(Update({}, row.examples, row.metrics), row.seconds)
+
+
+def _measured_metrics(row: Row) -> dict[str, Any]:
+    return evaluation_metrics(Evaluation(row.loss, row.metrics, row.examples), row.seconds)
 
 
 def _failure(message: Message, reason: str) -> Message:

@@ -2,12 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.clientapp.typing import Mod
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
@@ -24,6 +25,7 @@ from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.combinations import keeps_memory, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
@@ -31,7 +33,7 @@ from fedloom_simulations.simulate import SECTIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that is ready to begin."""
+    """A run that is ready to begin; `alone`: clients are trained one at a time, each with a memory."""
 
     recipe: ShardRecipe
     shards: Shards
@@ -40,6 +42,7 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    alone: bool
     backend: str
     workers: int
     out: Path
@@ -48,6 +51,7 @@ class Setup:
     attack: Attack | None = None
     dashboard: bool = False
     watchers: Sequence[Watcher] = ()
+    wrap: Callable[[Grid], Grid] | None = None
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
@@ -71,14 +75,6 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
     orders = Orders(compress=arguments.compress)
-    if orders.to_config() and (arguments.backend == "vmap" or arguments.workers > 1):
-        raise InputError("--compress trains one client at a time; leave out --backend and --workers")
-    if orders.compress and attack and attack.name not in POISONS:
-        raise InputError(
-            f"--attack {attack.name} changes updates, which --compress encodes before it can; use one of them"
-        )
-    if orders.compress and faults and faults.shares.get("nan"):
-        raise InputError("--faults nan=... changes updates, which --compress encodes before; leave one out")
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -90,7 +86,14 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         recipe = PoisonedRecipe(**vars(recipe), attack=attack)
     shards = recipe.open()
     clients = len(shards)
-    strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
+    strategy = make_strategy(
+        arguments.strategy,
+        settings["strategy"],
+        clients=clients,
+        lr=training.lr,
+        optimizer=training.optimizer,
+    )
+    refuse_combinations(arguments, strategy, attack, faults, resume=resume)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -115,6 +118,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        alone=keeps_memory(arguments, strategy),
         backend=arguments.backend,
         workers=arguments.workers,
         out=out,

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partition",
         metavar="P",
-        help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA or natural; default: the task's",
+        help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA, natural, virtual:N; default: the task's",
     )
     parser.add_argument(
         "--engine", choices=("inline", "ray"), default="inline", help="in this process, or on Ray"

@@ -107,17 +107,9 @@ def test_the_guard_sees_what_was_decoded(tmp_path):
     assert "finite" in events[0]["data"]["reason"]
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--compress", "int7"), "unknown --compress"),
-        (("--compress", "int8", "--attack", "signflip:0.2"), "--attack signflip changes updates"),
-        (("--compress", "int8", "--faults", "nan=0.2"), "--faults nan"),
-    ],
-)
-def test_what_cannot_be_combined_is_refused_before_a_run_begins(simulate, options, said):
-    done = simulate("digits", *options)
+def test_an_unknown_codec_is_refused_before_a_run_begins(simulate):
+    done = simulate("digits", "--compress", "int7")
     assert done.code == 2
-    assert said in done.err
+    assert "unknown --compress" in done.err
     assert done.err.count("\n") == 1
     assert not done.folder.exists()

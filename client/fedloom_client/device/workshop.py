@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from fedloom_client.algorithms.base import part
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.node import Description, Node
-from fedloom_client.orders import RUN, Orders, train
+from fedloom_client.orders import ALGORITHM, RUN, Given, Orders, evaluate, train
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.wire import figures, read_settings
@@ -109,7 +110,7 @@ class Workshop:
                     )
                 return result, update.arrays
             case pb.KIND_EVALUATE:
-                measured = self._worker.evaluate(arrays, constants)
+                measured = self._evaluate(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=measured.examples)
                 result.figures.extend(figures({**measured.metrics, "loss": measured.loss}))
                 return result, {}
@@ -117,16 +118,21 @@ class Workshop:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this device")
 
     def _train(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> Update:
-        assignment, settings = self._assignment(work), read_settings(work.settings)
-        orders = Orders.from_config(settings)
+        assignment, orders, run = self._assignment(work), *_orders(work)
         if not isinstance(self._worker, Node) or orders == Orders():
             return self._worker.train(arrays, constants, assignment)
-        run = str(settings.get(RUN, ""))
-        before = self._memory.before(run, work.round)
-        update, memory = train(self._worker, arrays, constants, assignment, orders, before)
+        given = _given(arrays, constants, self._memory.before(run, work.round))
+        update, memory = train(self._worker, given, assignment, orders)
         if memory:
             self._memory.keep(run, work.round, memory)
         return update
+
+    def _evaluate(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> Evaluation:
+        orders, run = _orders(work)
+        if not isinstance(self._worker, Node) or orders == Orders():
+            return self._worker.evaluate(arrays, constants)
+        given = _given(arrays, constants, self._memory.before(run, work.round + 1))
+        return evaluate(self._worker, given, orders)
 
     def _assignment(self, work: pb.Work) -> Assignment:
         def progress(epoch: int, loss: float) -> None:
@@ -145,3 +151,16 @@ class Workshop:
 
 def _passed(moment: float) -> bool:
     return time.monotonic() > moment
+
+
+def _orders(work: pb.Work) -> tuple[Orders, str]:
+    """What a work asks for beside training, and the name of its run."""
+    settings = read_settings(work.settings)
+    return Orders.from_config(settings), str(settings.get(RUN, ""))
+
+
+def _given(arrays: Arrays, constants: Arrays, memory: Arrays) -> Given:
+    # What an algorithm broadcasts travels with the constants, under its own prefix.
+    broadcast = part(constants, ALGORITHM)
+    own = {name: a for name, a in constants.items() if not name.startswith(f"{ALGORITHM}/")}
+    return Given(arrays=arrays, broadcast=broadcast, constants=own, memory=memory)

@@ -67,6 +67,9 @@ class TorchTrainer:
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
         model = self.module(arrays)
+        for name, parameter in model.named_parameters():
+            if name in assignment.frozen:
+                parameter.requires_grad_(False)
         validate = (lambda: self._loss_on(model, shard.validation)) if len(shard.validation) else None
         with reproducible(assignment.seed):
             return train(model, self._loss, count, self._tensors.fetch(shard.train), assignment, validate)

@@ -53,7 +53,7 @@ class Manifest:
         input: what infer.onnx takes, after preprocessing.
         output: what it gives.
         classes: names of the classes by index; empty where unknown.
-        preprocess: `kind` (none, standardize, vocabulary or custom) and its constants.
+        preprocess: `kind` (none, standardize, vocabulary, wordpieces or custom) and its constants.
         kind: what train.onnx trains: `head` takes features of infer*.onnx, `full` takes inputs, and
             `quantised` takes inputs and trains with the rounding of infer.int8.onnx.
         trainable: what was chosen to be trained, in words.

@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from fedloom_client.wire import Content
 from fedloom_protos.v1 import link_pb2 as pb
+from fedloom_server.messages import DOWNLOAD, UPLOAD
 
 
 @dataclass
@@ -19,6 +20,9 @@ class Job:
         contents: where the chunks of its arrays and constants are.
         limit: most bytes of arrays that its result may have.
         until: when the coordinator no longer waits, by the monotonic clock.
+        offered: when it was first offered, on the monotonic clock; 0 before.
+        fetched: when the last chunk of it that the device asked for was sent; 0 before.
+        returned: when its result was announced; 0 before.
     """
 
     device: str
@@ -26,12 +30,27 @@ class Job:
     contents: tuple[Content, Content]
     limit: int
     until: float = math.inf
+    offered: float = 0.0
+    fetched: float = 0.0
+    returned: float = 0.0
 
     def offer(self) -> pb.Work:
-        """The work with the time that is left for it; the time is no part of its id."""
+        """The work, with the time that is left for it; the time is no part of its id."""
         if self.until < math.inf:
             self.work.seconds = max(self.until - time.monotonic(), 0.1)
+        self.offered = self.offered or time.monotonic()
         return self.work
+
+    @property
+    def transfers(self) -> dict[str, float]:
+        """Seconds that the model took to the device and its result back, as metrics; call it at the end.
+
+        The download is 0 where the device had the model already, as it does from evaluating it.
+        """
+        return {
+            DOWNLOAD: max(self.fetched - self.offered, 0.0),
+            UPLOAD: time.monotonic() - self.returned,
+        }
 
     def chunk(self, digest: bytes) -> bytes:
         """A chunk that the device asks for.
@@ -45,12 +64,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: a result, or the reason why there is none."""
+    """What came of a job: a result, or the reason why there is none; with the result, `Job.transfers`."""
 
     device: str
     work: str
     result: pb.Result | None
     reason: str = ""
+    transfers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 Deliver = Callable[[Outcome], None]

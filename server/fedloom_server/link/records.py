@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fedloom_client.orders import RUN, SETTINGS, Orders
+from fedloom_client.orders import ALGORITHM, RUN, SETTINGS, Orders
 from fedloom_client.records import HeldArray
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
@@ -39,6 +39,16 @@ class Contents:
             content = Content({name: _view(array) for name, array in record.items()})
             self._made[id(record)] = (record, content)
         return self._made[id(record)][1]
+
+    def with_broadcast(self, constants: ArrayRecord | None, broadcast: ArrayRecord | None) -> Content:
+        """Constants and what an algorithm broadcasts, under its prefix, as one content."""
+        if broadcast is None:
+            return self.of(constants)
+        if id(broadcast) not in self._made:
+            records = {**(constants or {}), **{f"{ALGORITHM}/{name}": a for name, a in broadcast.items()}}
+            content = Content({name: _view(array) for name, array in records.items()})
+            self._made[id(broadcast)] = (broadcast, content)
+        return self._made[id(broadcast)][1]
 
 
 def to_work(message: Message, run: str, client: int, arrays: Content, constants: Content) -> pb.Work:
@@ -68,9 +78,15 @@ def _settings(config: Mapping[str, Any], run: str) -> dict[str, Any]:
     return chosen if Orders.from_config(config) == Orders() else {**chosen, RUN: run}
 
 
-def to_reply(message: Message, result: pb.Result, client: int, content: Path | None) -> Message:
-    """A device's result as the reply that Flower and the guard expect."""
-    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures}
+def to_reply(
+    message: Message,
+    result: pb.Result,
+    client: int,
+    content: Path | None,
+    measured: Mapping[str, float] | None = None,
+) -> Message:
+    """A device's result as the reply that Flower and the guard expect, with what the link `measured`."""
+    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures} | dict(measured or {})
     metrics["num-examples"] = result.examples
     records: dict[str, Any] = {}
     kind = message.metadata.message_type

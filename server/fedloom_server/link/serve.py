@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what the agents of --local train with; auto: onnx, or torch where a model cannot be exported",
     )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="watch the run in a browser; prints a link that works once"
+    )
     add_config_argument(parser, *SECTIONS)
 
 

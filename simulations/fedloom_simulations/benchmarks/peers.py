@@ -2,7 +2,8 @@
 
 `python -m fedloom_simulations.benchmarks.peers SIDE WORKLOAD` runs one and prints seconds a round as
 JSON; `benchmarks.simulators` runs all of them in turn. Shards, model, optimiser, batch size and epochs
-are those of `fedloom simulate`, read from its own recipe. Nothing else of fedloom takes part.
+are those of `fedloom simulate`, read from its own recipe. Nothing else of fedloom takes part. All
+sides measure the global model on the test set each round, and no side measures on the clients.
 """
 
 import copy
@@ -57,6 +58,8 @@ WORKLOADS = {
     "stocks": Workload("stocks", 0, 4, partition="natural"),
     "sentiment": Workload("sentiment", 20, 2),
     "mobile": Workload(f"{OWN}:mobile", 20, 3),
+    "ten-thousand": Workload(f"{OWN}:logistic", 10_000, 20, 0.1, "virtual:50"),
+    "million": Workload(f"{OWN}:logistic", 1_000_000, 20, 0.001, "virtual:50"),
 }
 
 

@@ -61,7 +61,7 @@ def _command(side: str, name: str, workload: Workload, out: Path) -> list[str]:
     if not side.startswith("fedloom"):
         return [sys.executable, "-m", "fedloom_simulations.benchmarks.peers", side, name]
     fraction = workload.fraction
-    sets = [f"strategy.fraction_train={fraction}", f"strategy.fraction_evaluate={fraction}"]
+    sets = [f"strategy.fraction_train={fraction}", "strategy.fraction_evaluate=0"]
     options = ["--clients", str(workload.clients), "--rounds", str(workload.rounds)]
     options += ["--partition", workload.partition, "--out", str(out)]
     options += [word for setting in sets for word in ("--set", setting)]

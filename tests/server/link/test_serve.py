@@ -217,9 +217,14 @@ def test_bad_input_is_one_line(tmp_path, capsys, options, said):
     assert not (tmp_path / "run").exists()
 
 
-def test_devices_that_encode_their_updates_come_to_a_simulations_weights(task, tmp_path):
-    options = ("--rounds", "3", "--compress", "topk:0.3")
+@pytest.mark.parametrize(
+    "options", [("--compress", "topk:0.3"), ("--strategy", "scaffold"), ("--strategy", "apfl")]
+)
+def test_devices_that_keep_something_come_to_a_simulations_result(task, tmp_path, options):
+    options = ("--rounds", "3", *options)
     simulated = simulate(task, tmp_path / "simulated", "--clients", "2", *options)
     served = Served(tmp_path / "served", task, "--local", "2", "--trainer", "torch", *options)
     assert served.process.wait(120) == 0, served.log()
-    assert result(tmp_path / "served")["arrays_sha256"] == simulated["arrays_sha256"]
+    got = result(tmp_path / "served")
+    assert got["arrays_sha256"] == simulated["arrays_sha256"]
+    assert got["final"]["federated_accuracy"] == simulated["final"]["federated_accuracy"]
