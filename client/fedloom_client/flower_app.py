@@ -1,19 +1,21 @@
 """A node as a Flower ClientApp: a thin adapter over a Trainer, the same on every engine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.node import Node
+from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
-from fedloom_client.trainer import Assignment, Trainer
+from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
@@ -22,6 +24,8 @@ CLIENT_FAILED = 1
 """Error code of a reply whose reason is a sentence for the operator."""
 ROUND = "server-round"
 """Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
+MEMORY = "memory"
+"""Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
 def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
@@ -36,7 +40,7 @@ def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> Clien
     return app
 
 
-Handler = Callable[["_Member", Message], RecordDict]
+Handler = Callable[["_Member", Message, Context], RecordDict]
 
 
 def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context], Message]:
@@ -44,8 +48,7 @@ def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context
 
     def answer(message: Message, context: Context) -> Message:
         try:
-            content = handle(_member(recipe, int(context.node_config["partition-id"])), message)
-            _name_round(message, content)
+            content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -76,7 +79,7 @@ def _trainer(recipe: ShardRecipe) -> Trainer:
     return TorchTrainer(recipe.open().task)
 
 
-def _describe(member: _Member, message: Message) -> RecordDict:
+def _describe(member: _Member, message: Message, context: Context) -> RecordDict:
     described = member.node.describe()
     facts: dict[str, Any] = {
         "partition-id": member.partition,
@@ -86,42 +89,86 @@ def _describe(member: _Member, message: Message) -> RecordDict:
     return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
 
 
-def _train(member: _Member, message: Message) -> RecordDict:
+def _train(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    config = message.content.config_records["config"]
-    assignment = Assignment(
+    orders = Orders.from_config(message.content.config_records["config"])
+    assignment = read_assignment(message, member.partition)
+    update, memory = train(member.node, _given(message, context), assignment, orders)
+    if memory:
+        context.state[MEMORY] = to_record(memory)
+    metrics = update_metrics(update, time.perf_counter() - began)
+    return reply_content(message, metrics, update.arrays, update.warnings)
+
+
+def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
+    began = time.perf_counter()
+    orders = Orders.from_config(message.content.config_records.get("config", ConfigRecord()))
+    result = evaluate(member.node, _given(message, context), orders)
+    return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
+
+
+def read_assignment(message: Message, partition: int) -> Assignment:
+    """What a `train` message asks of the node with this partition."""
+    config: Any = message.content["config"]
+    return Assignment(
         training=Training.from_config(config),
-        seed=derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), member.partition),
+        seed=read_seed(message, partition),
         proximal_mu=_number(config, "proximal-mu", 0.0),
     )
-    update = member.node.train(_arrays(message), _constants(message), assignment)
-    metrics = {**update.metrics, "num-examples": update.examples, "seconds": time.perf_counter() - began}
-    content = RecordDict({"arrays": to_record(update.arrays), "metrics": MetricRecord(dict(metrics))})
-    if update.warnings:
-        content["warnings"] = ConfigRecord({"warnings": list(update.warnings)})
-    return content
 
 
-def _evaluate(member: _Member, message: Message) -> RecordDict:
-    began = time.perf_counter()
-    result = member.node.evaluate(_arrays(message), _constants(message))
-    metrics = {**result.metrics, "loss": result.loss, "num-examples": result.examples}
-    metrics["seconds"] = time.perf_counter() - began
-    return RecordDict({"metrics": MetricRecord(dict(metrics))})
+def read_seed(message: Message, partition: int) -> int:
+    """The seed of an assignment."""
+    config: Any = message.content["config"]
+    return derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition)
 
 
-def _name_round(message: Message, content: RecordDict) -> None:
-    """Say which round is answered, so that a reply that comes too late is known as such."""
-    config = message.content.config_records.get("config")
-    if config is not None and isinstance(asked := config.get(ROUND), int):
+def update_metrics(update: Update, seconds: float) -> dict[str, Any]:
+    """What a reply to `train` reports."""
+    return {**update.metrics, "num-examples": update.examples, "seconds": seconds}
+
+
+def evaluation_metrics(result: Evaluation, seconds: float) -> dict[str, Any]:
+    """What a reply to `evaluate` reports."""
+    return {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
+
+
+def reply_content(
+    question: Message, metrics: Mapping[str, Any], arrays: Arrays | None = None, warnings: Sequence[str] = ()
+) -> RecordDict:
+    """The content of a reply. It says which round it answers, so that one that comes late is known."""
+    content = RecordDict()
+    if arrays:
+        content["arrays"] = to_record(arrays)
+    content["metrics"] = MetricRecord(dict(metrics))
+    if warnings:
+        content["warnings"] = ConfigRecord({"warnings": list(warnings)})
+    config = question.content.get("config")
+    if isinstance(config, ConfigRecord) and isinstance(asked := config.get(ROUND), int):
         content[ROUND] = ConfigRecord({ROUND: asked})
+    return content
 
 
 def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
 
-def _constants(message: Message) -> Arrays:
+def _given(message: Message, context: Context) -> Given:
+    records = message.content.array_records
+    return Given(
+        arrays=_arrays(message),
+        broadcast=_optional(records.get(ALGORITHM)),
+        constants=read_constants(message),
+        memory=_optional(context.state.array_records.get(MEMORY)),
+    )
+
+
+def _optional(record: ArrayRecord | None) -> Arrays:
+    return {} if record is None else from_record(record)
+
+
+def read_constants(message: Message) -> Arrays:
+    """The preprocessing constants that came with a message; empty for none."""
     record = message.content.array_records.get("preprocess")
     return {} if record is None else from_record(record)
 
@@ -129,13 +176,3 @@ def _constants(message: Message) -> Arrays:
 def _number(config: ConfigRecord, key: str, default: float | None = None) -> float:
     value: Any = config.get(key, default)
     return float(value)
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Arrays as a Flower record, names and order kept."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
-def from_record(record: ArrayRecord) -> Arrays:
-    """A Flower record as arrays, names and order kept."""
-    return {name: array.numpy() for name, array in record.items()}

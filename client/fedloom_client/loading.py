@@ -28,7 +28,17 @@ _EXTRAS = {
     "sklearn": "data",
     "torch": "train",
 }
-BUILT_IN = ("digits", "mnist", "fashion", "stocks", "sentiment", "activity", "tabular", "transfer")
+BUILT_IN = (
+    "digits",
+    "mnist",
+    "fashion",
+    "stocks",
+    "sentiment",
+    "activity",
+    "tabular",
+    "transfer",
+    "sentences",
+)
 
 
 def load_task(reference: str) -> Task:

@@ -1,7 +1,11 @@
-"""How samples are cut into shards: every sample lands in exactly one, and no shard is empty."""
+"""How samples are cut into shards: every sample lands in exactly one, and no shard is empty.
 
-from collections.abc import Callable
+Only virtual clients share samples, so that there can be any number of them.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +14,8 @@ from fedloom_client.samples import Indices, Samples
 from fedloom_client.seeds import generator
 from fedloom_edge.errors import InputError, unknown
 
+VIRTUAL = "virtual"
+"""Each client draws its samples from all of them, whatever others draw."""
 _LARGEST = 1e6  # far beyond it Dirichlet's draws overflow: one client would get nearly everything
 
 Cut = Callable[[Samples, int, float, np.random.Generator], NDArray[np.int64]]
@@ -21,8 +27,9 @@ class Partition:
     """A way to cut samples, with its parameter.
 
     Attributes:
-        kind: iid, dirichlet, pathological, quantity or natural.
-        parameter: alpha of dirichlet and quantity, classes a client of pathological; else 0.
+        kind: iid, dirichlet, pathological, quantity, natural or virtual.
+        parameter: alpha of dirichlet and quantity, classes of pathological and samples of virtual a
+            client; else 0.
     """
 
     kind: str
@@ -36,8 +43,8 @@ class Partition:
             InputError: an unknown kind, or a parameter that is missing, superfluous or out of range.
         """
         kind, colon, value = text.lower().partition(":")
-        if kind not in _CUTS:
-            raise unknown("partition", kind, _CUTS)
+        if kind not in (kinds := (*_CUTS, VIRTUAL)):
+            raise unknown("partition", kind, kinds)
         example = _EXAMPLES.get(kind)
         if example is None:
             if colon:
@@ -47,12 +54,12 @@ class Partition:
             parameter = float(value)
         except ValueError:
             raise InputError(f"--partition {text}: write {kind}:NUMBER, for example {example}") from None
-        whole = kind != "pathological" or (parameter >= 1 and parameter == int(parameter))
+        whole = kind not in ("pathological", VIRTUAL) or (parameter >= 1 and parameter == int(parameter))
         if not (0 < parameter <= _LARGEST and whole):
             raise InputError(f"--partition {text}: out of range (up to {_LARGEST:g}); for example {example}")
         return cls(kind, parameter)
 
-    def cut(self, samples: Samples, clients: int, seed: int) -> list[Indices]:
+    def cut(self, samples: Samples, clients: int, seed: int) -> Sequence[Indices]:
         """Indices of each client's samples, ascending; the same for the same seed.
 
         Raises:
@@ -60,6 +67,8 @@ class Partition:
         """
         if clients < 1:
             raise InputError(f"--clients {clients}: give at least 1")
+        if self.kind == VIRTUAL:
+            return VirtualShards(len(samples), clients, int(self.parameter), seed)
         if clients > len(samples):
             raise InputError(
                 f"--clients {clients}: there are only {len(samples)} samples; give fewer clients"
@@ -68,6 +77,40 @@ class Partition:
         owners = _without_empty(_CUTS[self.kind](samples, clients, self.parameter, rng), clients)
         order = np.argsort(owners, kind="stable")
         return np.split(order, np.cumsum(np.bincount(owners, minlength=clients))[:-1])
+
+
+class VirtualShards(Sequence[Indices]):
+    """Shards that are drawn when they are asked for, each by its own seed: a million cost nothing.
+
+    Args:
+        total: samples to draw from.
+        clients: how many shards.
+        size: samples of a shard, none twice in it.
+        seed: of all draws.
+
+    Raises:
+        InputError: a shard would be larger than all of the samples.
+    """
+
+    def __init__(self, total: int, clients: int, size: int, seed: int) -> None:
+        if size > total:
+            raise InputError(f"--partition virtual:{size}: there are only {total} samples; give fewer")
+        self._total, self._clients, self.size, self._seed = total, clients, size, seed
+
+    def __len__(self) -> int:
+        return self._clients
+
+    @overload
+    def __getitem__(self, client: int) -> Indices: ...
+    @overload
+    def __getitem__(self, client: slice) -> Sequence[Indices]: ...
+    def __getitem__(self, client: int | slice) -> Indices | Sequence[Indices]:
+        if isinstance(client, slice):
+            return [self[index] for index in range(*client.indices(self._clients))]
+        if not 0 <= client < self._clients:
+            raise IndexError(client)
+        draw = generator(self._seed, "partition", VIRTUAL, client)
+        return np.sort(draw.choice(self._total, self.size, replace=False))
 
 
 def _iid(samples: Samples, clients: int, _: float, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -147,7 +190,12 @@ _CUTS: dict[str, Cut] = {
     "quantity": _quantity,
     "natural": _natural,
 }
-_EXAMPLES = {"dirichlet": "dirichlet:0.3", "pathological": "pathological:2", "quantity": "quantity:1"}
+_EXAMPLES = {
+    "dirichlet": "dirichlet:0.3",
+    "pathological": "pathological:2",
+    "quantity": "quantity:1",
+    "virtual": "virtual:50",
+}
 
 
 def natural_groups(samples: Samples) -> int:

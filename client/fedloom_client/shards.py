@@ -1,14 +1,14 @@
 """Shards from a recipe: the few values from which any process makes the same shards."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.partition import Partition, natural_groups
+from fedloom_client.partition import Partition, VirtualShards, natural_groups
 from fedloom_client.samples import Data, Indices, Samples, Shard, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
@@ -48,12 +48,17 @@ def _open(recipe: ShardRecipe) -> "Shards":
 
 
 class Shards:
-    """Every client's shard, made when it is asked for and without a copy."""
+    """Every client's shard, made when it is asked for and without a copy.
 
-    def __init__(self, recipe: ShardRecipe) -> None:
+    Args:
+        recipe: what decides them.
+        task: the recipe's, if it is loaded already.
+    """
+
+    def __init__(self, recipe: ShardRecipe, task: Task | None = None) -> None:
         partition = Partition.parse(recipe.partition)
         self.recipe = recipe
-        self.task: Task = load_task(recipe.task)
+        self.task: Task = task or load_task(recipe.task)
         self.data: Data = load_data(self.task, Path(recipe.data_dir) if recipe.data_dir else None)
         clients = recipe.clients or natural_groups(self.data.train)
         if recipe.clients == 0 and clients == 0:
@@ -64,10 +69,37 @@ class Shards:
         return len(self.indices)
 
     def __getitem__(self, client: int) -> Shard:
+        train, validation = self.parts(client)
+        return Shard(View(self.samples, train), View(self.samples, validation))
+
+    @property
+    def samples(self) -> Samples:
+        """All examples that clients have; `parts` are indices into them."""
+        return self.data.train
+
+    def parts(self, client: int) -> tuple[Indices, Indices]:
+        """Indices of a client's training and validation examples in `samples`."""
         indices = self.indices[client]
         held_out = self._held_out(View(self.data.train, indices), client)
-        base = self.data.train
-        return Shard(View(base, indices[~held_out]), View(base, indices[held_out]))
+        return indices[~held_out], indices[held_out]
+
+    def sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Training and validation samples of each client (clients,); None where they must be counted."""
+        if self.data.train.blocks is not None:
+            return None
+        if isinstance(self.indices, VirtualShards):
+            sizes = np.full(len(self.indices), self.indices.size)
+        else:
+            sizes = np.array([len(indices) for indices in self.indices], np.int64)
+        validation = np.minimum(np.rint(self.recipe.validation * sizes).astype(np.int64), sizes - 1)
+        return sizes - validation, validation
+
+    def labels_of(self, client: int) -> list[int] | None:
+        """Examples of each class at a client; None where nothing is classified."""
+        if self._classes == 0:
+            return None
+        counts: list[int] = np.bincount(self._labels[self.indices[client]], minlength=self._classes).tolist()
+        return counts
 
     def label_counts(self) -> NDArray[np.int64] | None:
         """Examples of each class at each client (clients, classes); None where nothing is classified.
@@ -75,17 +107,28 @@ class Shards:
         Raises:
             DataError: a label is negative, or far too large to number a class.
         """
-        labels = self.data.train.labels
-        # Whole-number targets of a regression (a price, a year) look like labels and are none.
-        if labels is None or self.task.metric != "accuracy":
+        if self._classes == 0:
             return None
+        return np.array([self.labels_of(client) for client in range(len(self))])
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        labels = self.data.train.labels
+        return np.empty(0, np.int64) if labels is None else labels
+
+    @cached_property
+    def _classes(self) -> int:
+        """How many classes there are; 0 where nothing is classified."""
+        labels = self._labels
+        # Whole-number targets of a regression (a price, a year) look like labels and are none.
+        if not len(labels) or self.task.metric != "accuracy":
+            return 0
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or highest >= _MOST_CLASSES:
             raise DataError(
                 f"task {self.task.name}: labels run from {lowest} to {highest}; number the classes from 0"
             )
-        classes = highest + 1
-        return np.stack([np.bincount(labels[indices], minlength=classes) for indices in self.indices])
+        return highest + 1
 
     def _held_out(self, shard: Samples, client: int) -> NDArray[np.bool_]:
         """Which of a shard's samples are its validation part; at least one is left to train on."""

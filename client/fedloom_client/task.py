@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedloom_client.preprocess import Preprocess
 from fedloom_client.samples import Data
+from fedloom_client.space import Dimension, Space
 from fedloom_client.training import Training
 from fedloom_edge.errors import unknown
 
@@ -39,6 +40,8 @@ class Task:
         clients: default `--clients`; 0 for one client per natural group.
         baselines: name -> the standard metric of a reference that no federation is needed for
             (majority class, naive forecast), computed on the held-out test set for honesty.
+        space: what `fedloom tune` may vary: `training.KEY` or `strategy.KEY` -> Real, Whole or Choice;
+            empty for the step size, the batch size and the epochs around their defaults.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Task:
     baselines: Mapping[str, Callable[[Data], float]] = field(
         default_factory=dict[str, Callable[[Data], float]]
     )
+    space: Space = field(default_factory=dict[str, Dimension])
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(Loss):

@@ -18,12 +18,18 @@ class Assignment:
         seed: of this client in this round; decides the batch order and dropout.
         proximal_mu: coefficient of FedProx's term mu/2 * ||w - w_global||^2 (Li et al., 2020,
             "Federated Optimization in Heterogeneous Networks", eq. 2); 0 for none.
+        anchor: what the proximal term pulls to; empty for the arrays that training starts from.
+        offset: added to the gradient in every step, by name; empty for none.
+        frozen: names of arrays that are not trained.
         progress: called with (epoch, mean training loss) after each epoch; None for silence.
     """
 
     training: Training
     seed: int
     proximal_mu: float = 0.0
+    anchor: Arrays = field(default_factory=Arrays)
+    offset: Arrays = field(default_factory=Arrays)
+    frozen: frozenset[str] = frozenset()
     progress: Callable[[int, float], None] | None = None
 
 

@@ -78,6 +78,11 @@ class Training:
         """These settings with the learning rate of one round."""
         return replace(self, lr=self.lr_at(round_number, rounds))
 
+    def most_steps(self, examples: int) -> int:
+        """Steps that a round on so many examples takes, if `patience` does not end it."""
+        steps = self.epochs * max(-(-examples // self.batch_size), 1)
+        return min(steps, self.steps) if self.steps else steps
+
     def to_config(self) -> dict[str, str | int | float]:
         """Flat values for a Flower `ConfigRecord`, each under `training.<name>`."""
         return {f"training.{name}": value for name, value in asdict(self).items()}

@@ -37,6 +37,10 @@ COMMANDS = {
     ),
     "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
+    "tune": Command("fedloom_simulations.tune.command", "tune", "search for better settings of a task"),
+    "explain": Command(
+        "fedloom_simulations.explain.command", "explain", "what a model looks at, what each client gave it"
+    ),
     "report": Command("fedloom_server.report.command", "server", "show a run, or compare several"),
     "dashboard": Command("fedloom_server.dashboard.command", "server", "watch runs in a browser, live"),
     "edge export": Command(
@@ -56,8 +60,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `fedloom` with `argv` (default: the process's) and return its exit code."""
-    # A closed pipe (`fedloom report | head`) ends the command quietly, as users of a shell expect.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if argv is None:  # this process is the command
+        # A closed pipe (`fedloom report | head`) ends it quietly, as users of a shell expect.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except FedloomError as error:

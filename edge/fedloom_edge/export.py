@@ -102,6 +102,7 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
     except Exception as error:  # exporters fail with any type of error
         raise RunError(f"the model cannot be written as a training graph ({_first_line(error)})") from error
     graph = onnx.load_from_string(file.getvalue())
+    _store_constants(graph.graph)
     state = model.state_dict()
     for array in graph.graph.initializer:
         if array.name in state:  # the exporter's own run has moved the running statistics
@@ -109,6 +110,16 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
             array.CopyFrom(numpy_helper.from_array(value, array.name))
     helper.set_model_props(graph, _training_metadata(model, {i.name for i in graph.graph.initializer}))
     return graph
+
+
+def _store_constants(graph: "onnx.GraphProto") -> None:
+    """Weights that a module keeps out of its state_dict become initialisers, as frozen ones in it are."""
+    for node in [n for n in graph.node if n.op_type == "Constant"]:
+        value = node.attribute[0].t
+        if value.data_type == value.FLOAT and len(value.dims) > 1:
+            value.name = node.output[0]
+            graph.initializer.append(value)
+            graph.node.remove(node)
 
 
 def _training_metadata(model: "nn.Module", arrays: set[str]) -> dict[str, str]:

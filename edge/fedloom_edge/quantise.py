@@ -18,6 +18,9 @@ from onnx import numpy_helper
 from fedloom_edge.errors import InputError
 
 _BATCH = 32
+_PRODUCTS = ["Conv", "Gather", "Gemm", "MatMul"]
+"""What is rounded in a Transformer: layer norm, softmax and GELU between the products lose too much (MiniLM:
+sentence vectors keep a cosine of 0.92 with float ones, and 0.31 with everything rounded) and win no time."""
 
 
 def quantise(model: bytes, samples: NDArray[Any], keep: tuple[str, ...] = ()) -> bytes:
@@ -57,6 +60,7 @@ def fold_and_quantise(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=_floating(folded.graph, keep),
+                op_types_to_quantize=_PRODUCTS if _is_transformer(folded.graph) else None,
             )
         except Exception as error:  # the library raises each of its own
             raise InputError(
@@ -81,6 +85,10 @@ def _answer_in_float(graph: onnx.GraphProto) -> None:
     makers[rounding.input[0]].output[0] = last.output[0]
     graph.node.remove(last)
     graph.node.remove(rounding)
+
+
+def _is_transformer(graph: onnx.GraphProto) -> bool:
+    return any(node.op_type == "LayerNormalization" for node in graph.node)
 
 
 def _floating(graph: onnx.GraphProto, keep: tuple[str, ...]) -> list[str]:

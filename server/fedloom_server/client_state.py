@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.grids import GridWrapper
 

@@ -19,6 +19,7 @@ from fedloom_client.preprocess import Standardize, Vocabulary, prepare
 from fedloom_client.samples import Data, Samples, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
+from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, Artefact, write_artefact
@@ -125,7 +126,7 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
     from fedloom_server.results import versions
 
     task, trainer = source.task, TorchTrainer(source.task)
-    x, y = _samples(source, source.data.test, _TEST_SAMPLES, seed)
+    x, y = ready_samples(source, source.data.test, _TEST_SAMPLES, seed)
     module = trainer.module(source.arrays)
     if trainable != "all":  # what is named is trained, even if the task keeps it frozen
         module.requires_grad_(True)
@@ -134,13 +135,13 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
     training = task.training
     settings = step_settings(task.loss, training, proximal=False, alone=False)
     if trainable == "int8":
-        ranges, _ = _samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
+        ranges, _ = ready_samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
         graphs, arrays = build_aware(model, settings, ranges, training.batch_size)
     else:
         graphs = build_graphs(model, settings, trainable, training.batch_size)
         arrays = {n: a for n, a in source.arrays.items() if n in graphs.arrays}
     expected = trainer.outputs(source.arrays, x[:_PARITY_SAMPLES])
-    difference = _parity(graphs.files[INFER], x[:_PARITY_SAMPLES], expected)
+    difference = parity(graphs.files[INFER], x[:_PARITY_SAMPLES], expected)
     models = {INFER: graphs.files[INFER]}
     measured: dict[str, Any] = {"torch_difference": difference}
     try:
@@ -166,10 +167,12 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
         versions=versions(),
         provenance=source.provenance | {"arrays_sha256": arrays_sha256(source.arrays)},
     )
-    return write_artefact(out, manifest, {**graphs.files, **models, ARRAYS: _packed(arrays)})
+    return write_artefact(out, manifest, {**graphs.files, **models, ARRAYS: packed(arrays)})
 
 
-def _samples(source: Source, samples: Samples, most: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def ready_samples(
+    source: Source, samples: Samples, most: int, seed: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Ready inputs (N, ...) and targets (N, ...) of some samples, the same ones for the same seed."""
     chosen = np.sort(generator(seed, "export").permutation(len(samples))[:most])
     view: Samples = View(samples, chosen)
@@ -179,7 +182,12 @@ def _samples(source: Source, samples: Samples, most: int, seed: int) -> tuple[ND
     return np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else np.int64), y
 
 
-def _parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
+def parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Largest difference of an inference model's outputs on inputs (N, ...) from torch's.
+
+    Raises:
+        RunError: it is too large.
+    """
     from fedloom_edge.export import check_onnx
 
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +200,7 @@ def _int8(source: Source, graphs: Any, seed: int) -> bytes:
     from fedloom_edge.artefact.graph import inspect
     from fedloom_edge.quantise import quantise
 
-    x, _ = _samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
+    x, _ = ready_samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
     if graphs.kind != "head":
         return quantise(graphs.files[INFER], x)
     small = quantise(graphs.files[INFER], x, graphs.parameters)
@@ -201,7 +209,8 @@ def _int8(source: Source, graphs: Any, seed: int) -> bytes:
     return small
 
 
-def _packed(arrays: Arrays) -> bytes:
+def packed(arrays: Arrays) -> bytes:
+    """Arrays as safetensors."""
     from safetensors.numpy import save
 
     content: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
@@ -217,6 +226,9 @@ def _preprocess(task: Task, constants: Arrays) -> dict[str, Any]:
     if type(kind) is Vocabulary:
         words = constants["words"].tobytes().decode().split("\n")
         return {"kind": "vocabulary", "size": kind.size, "length": kind.length, "words": words}
+    if type(kind) is WordPieces:
+        words = constants["words"].tobytes().decode().split("\n")
+        return {"kind": "wordpieces", "length": kind.length, "words": words}
     return {"kind": "custom", "name": type(kind).__name__}
 
 

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.orders import Orders
 from fedloom_client.preprocess import prepare
 from fedloom_client.samples import Samples
 from fedloom_client.seeds import derive_seed
@@ -28,9 +29,11 @@ from fedloom_server.norms import PAST, GuardSettings, RoundNorms
 from fedloom_server.open_round import OpenRound, Pace
 from fedloom_server.phases import evaluate_clients, train_clients
 from fedloom_server.reputation import Reputation
-from fedloom_server.roster import Member, OrderedGrid, meet
+from fedloom_server.roster import Member, Numbered, OrderedGrid, meet
 from fedloom_server.store import ClientRow, Round, RunStore
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
+
+_LISTED = 100_000  # clients that are written into the store before anything is known of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class Plan:
         clients: how many nodes take part.
         seed: of everything that is drawn at random.
         early_stop: when to stop before `rounds`, or None.
+        orders: what clients do around training.
         guard: what is done with outliers, and how many good updates a round needs.
         keep: which checkpoints stay on disk.
         deadline: seconds that a phase of a round waits for replies; None to wait for all.
@@ -56,6 +60,7 @@ class Plan:
     clients: int
     seed: int
     early_stop: EarlyStop | None = None
+    orders: Orders = field(default_factory=Orders)
     guard: GuardSettings = field(default_factory=GuardSettings)
     keep: Keep = field(default_factory=Keep)
     deadline: float | None = None
@@ -116,6 +121,7 @@ class Federation:
         self._state: dict[str, Any] = {}  # of the last checkpoint of a finished phase
         self._pace = Pace(plan.save_seconds)
         self._changed: dict[int, RecordDict] = {}
+        self._listed: set[int] = set()
 
     def run(self, grid: Grid) -> None:
         """Run the rounds that are left on `grid`; the store holds what they come to.
@@ -127,7 +133,11 @@ class Federation:
         """
         members = meet(grid, self.plan.clients)
         self.roster = OrderedGrid(grid, members)
-        self.declared = {member.client: member.examples for member in members}
+        self.declared: Mapping[int, int] = (
+            members.declared if isinstance(members, Numbered) else {m.client: m.examples for m in members}
+        )
+        self.most_examples = max(member.examples for member in members)
+        self._members = members
         self._keeper = states_keeper(grid)
         saved = self.checkpoints.newest()
         opened: OpenRound | None = None
@@ -149,21 +159,22 @@ class Federation:
             self.constants = preprocess.merge(member.summary for member in members)
         self._prepare_test()
         self.arrays = self.trainer.initial_arrays(derive_seed(self.plan.seed, "initial"))
-        rows = (
-            ClientRow(m.client, f"client {m.client}", m.examples, m.validation, self.label_counts(m.client))
-            for m in members
-        )
         with self.store.transaction():
-            self.store.add_clients(rows)
+            if len(members) <= _LISTED:
+                self._list_clients(member.client for member in members)
             self.store.set_facts(
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
+            for warning in getattr(self.strategy, "warnings", ()):
+                self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
 
     def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:
         """Take over a checkpoint; gives the round that was open, if one was."""
-        for row, member in zip(self.store.clients(), members, strict=True):
+        for row in self.store.clients():
+            member = members[row.id]
+            self._listed.add(row.id)
             if (row.id, row.examples, row.validation) != (member.client, member.examples, member.validation):
                 raise RunError(
                     f"client {row.id} had {row.examples} examples when the run began and has "
@@ -227,6 +238,7 @@ class Federation:
             rejected=sum(row.status == "rejected" for row in rows),
             bytes_up=opened.traffic.up,
             bytes_down=opened.traffic.down,
+            norm_limit=opened.norm_limit,
         )
         self._finish_round(entry, opened)
 
@@ -271,6 +283,7 @@ class Federation:
         self._gather_states()
         entry = replace(entry, seconds=opened.elapsed())
         with self.store.transaction():
+            self._list_clients({*opened.rows, *opened.batch.entries})
             self.store.add_round(entry, [*opened.rows.values(), *opened.batch.rows])
             self.store.event("round", round_number=entry.number)
             opened.write_events(self.store)
@@ -279,6 +292,15 @@ class Federation:
         self.checkpoints.prune(self.number, [self.best[1]] if self.best else [])
         for watcher in self.watchers:
             watcher.round_done(entry)
+
+    def _list_clients(self, clients: Iterable[int]) -> None:
+        """Write down clients that are not in the store yet; of a large population those who took part."""
+        new = [self._members[client] for client in clients if client not in self._listed]
+        self._listed.update(member.client for member in new)
+        self.store.add_clients(
+            ClientRow(m.client, f"client {m.client}", m.examples, m.validation, self.label_counts(m.client))
+            for m in new
+        )
 
     def _whole_state(self) -> dict[str, Any]:
         """Everything that the future of the run depends on, arrays by their hash."""

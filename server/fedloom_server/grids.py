@@ -1,10 +1,22 @@
 """A grid around a grid: what a wrapper does not change is passed on."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
+
+@runtime_checkable
+class PlansAhead(Protocol):
+    """A grid that divides the work of a phase. A protocol, because devices work each for itself."""
+
+    def expect(self, messages: Sequence[Message]) -> None:
+        """Every message of the phase that follows, of which perhaps only some are sent.
+
+        A round that goes on after a crash sends the rest; the work is divided as it was before.
+        """
+        ...
 
 
 class GridWrapper(Grid):
@@ -17,6 +29,11 @@ class GridWrapper(Grid):
     def settled(self) -> bool:
         """Whether every node that has worked has had its reply yielded: then a state is whole."""
         return self.inner.settled if isinstance(self.inner, GridWrapper) else True
+
+    def expect(self, messages: Sequence[Message]) -> None:
+        """Tell a grid that divides work what a phase consists of."""
+        if isinstance(self.inner, PlansAhead):
+            self.inner.expect(messages)
 
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the connected nodes."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedloom_client.flower_app import ROUND
+from fedloom_client.records import count_bytes, from_record, to_numpy
 from fedloom_edge.arrays import Arrays
+from fedloom_server.stacked import StackedReplies
 
 MAX_EXAMPLES = 10**9
 """Largest example count that a client may claim."""
@@ -57,22 +59,53 @@ class Guard:
         """Judge a reply to `train`."""
         declared = MAX_EXAMPLES if client is None else self.declared.get(client, MAX_EXAMPLES)
         largest = min(GROWTH * declared, MAX_EXAMPLES)
-        records = reply.content.array_records
+        content: Any = reply.content
         reason = (
-            _record_fault(list(records), "ArrayRecord", "arrays")
+            _record_fault(_names(reply, ArrayRecord), "ArrayRecord", "arrays")
             or self._size_fault(reply)
             or _round_fault(reply, round_number)
-            or _metrics_fault(reply, 1, largest, self.metrics)
-            or self._layout_fault(records["arrays"])
+            or _metrics_record_fault(reply)
+            or _metrics_fault(content["metrics"], 1, largest, self.metrics)
+            or self._layout_fault(content["arrays"])
         )
-        return Finding(reason) if reason else self._measure(records["arrays"])
+        return Finding(reason) if reason else self._measure(from_record(content["arrays"]))
+
+    def check_stack(self, stack: StackedReplies, round_number: int, clients: Sequence[int]) -> list[Finding]:
+        """Judge the replies of many clients to `train`: what `check_update` finds in each."""
+        first = stack.message(0)  # names, shapes, dtypes and the round are the same for all
+        record: Any = first.content["arrays"]
+        shared = self._size_fault(first) or _round_fault(first, round_number) or self._layout_fault(record)
+        norms = [] if shared else self._norms(stack.arrays)
+        findings: list[Finding] = []
+        for k, client in enumerate(clients):
+            largest = min(GROWTH * self.declared.get(client, MAX_EXAMPLES), MAX_EXAMPLES)
+            if reason := shared or _metrics_fault(stack.metrics[k], 1, largest, self.metrics):
+                findings.append(Finding(reason))
+            elif math.isfinite(norms[k]):
+                findings.append(Finding("", norms[k]))
+            else:
+                findings.append(self._measure({name: array[k] for name, array in stack.arrays.items()}))
+        return findings
 
     def check_evaluation(self, reply: Message, round_number: int) -> Finding:
         """Judge a reply to `evaluate`."""
-        return Finding(_round_fault(reply, round_number) or _metrics_fault(reply, 0, MAX_EXAMPLES, ("loss",)))
+        content: Any = reply.content
+        return Finding(
+            _round_fault(reply, round_number)
+            or _metrics_record_fault(reply)
+            or _metrics_fault(content["metrics"], 0, MAX_EXAMPLES, ("loss",))
+        )
+
+    def check_measured(self, stack: StackedReplies, round_number: int) -> list[Finding]:
+        """Judge the replies of many clients to `evaluate`."""
+        shared = _round_fault(stack.message(0), round_number)
+        return [
+            Finding(shared or _metrics_fault(metrics, 0, MAX_EXAMPLES, ("loss",)))
+            for metrics in stack.metrics
+        ]
 
     def _size_fault(self, reply: Message) -> str:
-        size = sum(record.count_bytes() for record in reply.content.values())
+        size = sum(count_bytes(record) for record in reply.content.values())
         bound = _SPARE_BYTES + 2 * sum(array.nbytes for array in self.reference.values())
         return f"size: {size} bytes, at most {bound} are expected" if size > bound else ""
 
@@ -83,7 +116,7 @@ class Guard:
         for name, entry in record.items():
             expected = self.reference[name]
             try:
-                array: NDArray[Any] = entry.numpy()
+                array: NDArray[Any] = to_numpy(entry)
             except (ValueError, TypeError, OSError, EOFError) as error:
                 return f"bytes: array {name!r} cannot be read ({error})"
             if (array.shape, array.dtype.str) != (expected.shape, expected.dtype.str):
@@ -93,11 +126,19 @@ class Guard:
                 )
         return ""
 
-    def _measure(self, record: ArrayRecord) -> Finding:
+    def _norms(self, stacks: Arrays) -> list[float]:
+        """L2 norm of each client's difference; NaN for one that must be looked at closely."""
+        if any(array.itemsize > 4 for array in stacks.values()):
+            return [math.nan] * len(next(iter(stacks.values())))
+        squares = sum(squared_distances(stack, self.reference[name]) for name, stack in stacks.items())
+        with np.errstate(invalid="ignore"):
+            norms: list[float] = np.sqrt(squares).tolist()
+        return norms
+
+    def _measure(self, arrays: Arrays) -> Finding:
         total = 0.0
-        for name, entry in record.items():
-            array = entry.numpy()
-            square = squared_distance(array, self.reference[name])
+        for name, array in arrays.items():
+            square = float(squared_distances(array[np.newaxis], self.reference[name])[0])
             if not math.isfinite(square) or (array.itemsize > 4 and np.abs(array).max(initial=0) > LARGEST):
                 if bad := int(array.size - np.isfinite(array).sum()):
                     return Finding(f"finite: array {name!r} has {bad} values that are not finite")
@@ -106,15 +147,26 @@ class Guard:
         return Finding("", math.sqrt(total))
 
 
-def squared_distance(array: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Sum of squared differences in float64, in one order on every machine; NaN or infinite if a value is."""
-    flat, origin = array.reshape(-1), reference.reshape(-1)
-    total = 0.0
+def squared_distances(stack: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums (K,) of squared differences of arrays (K, *shape) in float64; NaN or infinite if a value is.
+
+    Each is summed in the same order whatever K is.
+    """
+    flat, origin = stack.reshape(len(stack), -1), reference.reshape(-1)
+    total = np.zeros(len(flat))
+    rows = max(_CHUNK // max(origin.size, 1), 1)
     with np.errstate(all="ignore"):
-        for start in range(0, flat.size, _CHUNK):
-            part = np.subtract(flat[start : start + _CHUNK], origin[start : start + _CHUNK], dtype=np.float64)
-            total += float(np.dot(part, part))
+        for top in range(0, len(flat), rows):
+            for start in range(0, origin.size, _CHUNK):
+                part = slice(start, start + _CHUNK)
+                far = np.subtract(flat[top : top + rows, part], origin[part], dtype=np.float64)
+                total[top : top + rows] += np.matmul(far[:, np.newaxis, :], far[:, :, np.newaxis])[:, 0, 0]
     return total
+
+
+def _names(reply: Message, kind: type) -> list[str]:
+    # Not content.array_records, which makes a new record of records each time.
+    return [name for name, record in reply.content.items() if isinstance(record, kind)]
 
 
 def _record_fault(names: list[str], kind: str, expected: str) -> str:
@@ -123,16 +175,17 @@ def _record_fault(names: list[str], kind: str, expected: str) -> str:
 
 def _round_fault(reply: Message, round_number: int) -> str:
     """A client names the round that it answers; one that does not is known by its message alone."""
-    record = reply.content.config_records.get(ROUND)
-    if record is None or record.get(ROUND) == round_number:
+    record = reply.content.get(ROUND)
+    if not isinstance(record, ConfigRecord) or record.get(ROUND) == round_number:
         return ""
     return f"stale: the reply is to round {record.get(ROUND)!r}, this is round {round_number}"
 
 
-def _metrics_fault(reply: Message, minimum: int, maximum: int, required: Sequence[str]) -> str:
-    if fault := _record_fault(list(reply.content.metric_records), "MetricRecord", "metrics"):
-        return fault
-    metrics: MetricRecord = reply.content.metric_records["metrics"]
+def _metrics_record_fault(reply: Message) -> str:
+    return _record_fault(_names(reply, MetricRecord), "MetricRecord", "metrics")
+
+
+def _metrics_fault(metrics: Mapping[str, Any], minimum: int, maximum: int, required: Sequence[str]) -> str:
     count = metrics.get("num-examples")
     if not isinstance(count, int) or isinstance(count, bool) or not minimum <= count <= maximum:
         return f"examples: num-examples is {count!r}, expected a whole number from {minimum} to {maximum}"

@@ -1,15 +1,19 @@
 """What goes to clients and what comes back: contents, byte counts, and a row a reply."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedloom_client.records import count_bytes
 from fedloom_server.guard import Finding
+from fedloom_server.stacked import StackedReplies
 from fedloom_server.store import ClientRound
 
+DOWNLOAD, UPLOAD = "download-seconds", "upload-seconds"
+"""A link's figures among a client's metrics: how long the model took to it, and the update back."""
 NORM = "update-norm"
 """The guard's figure among a client's metrics: L2 norm of its difference to the global arrays."""
 
@@ -20,8 +24,12 @@ def attach(messages: Sequence[Message], *, arrays: ArrayRecord, constants: Array
     A strategy may have been given a part of the model only, and knows nothing of preprocessing.
     """
     extra = {"preprocess": constants} if constants else {}
+    made: dict[int, tuple[RecordDict, RecordDict]] = {}  # strategies give many messages one content
     for message in messages:
-        message.content = RecordDict({**message.content, "arrays": arrays, **extra})
+        old = message.content
+        if id(old) not in made:
+            made[id(old)] = (old, RecordDict({**old, "arrays": arrays, **extra}))
+        message.content = made[id(old)][1]
 
 
 @dataclass
@@ -33,7 +41,12 @@ class Traffic:
 
     def sent(self, messages: Sequence[Message]) -> None:
         """Count messages to clients."""
-        self.down += sum(_bytes(message) for message in messages)
+        counts: dict[int, int] = {}  # messages of a phase share their content
+        for message in messages:
+            content = message.content
+            if id(content) not in counts:
+                counts[id(content)] = _bytes(message)
+            self.down += counts[id(content)]
 
     def received(self, reply: Message) -> int:
         """Count a reply; returns its bytes."""
@@ -43,7 +56,7 @@ class Traffic:
 
 
 def _bytes(message: Message) -> int:
-    return sum(record.count_bytes() for record in message.content.values())
+    return sum(count_bytes(record) for record in message.content.values())
 
 
 @dataclass
@@ -63,7 +76,20 @@ class Batch:
         elif finding.reason:
             self._note(client, "rejected", finding.reason, bytes_up=count)
         else:
-            self._note(client, "ok", "", bytes_up=count, **self._figures(reply, finding.norm))
+            content: Any = reply.content
+            warnings = content.get("warnings")
+            said: Any = warnings["warnings"] if isinstance(warnings, ConfigRecord) else ()
+            self._take(client, content["metrics"], said, finding, count)
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, findings: Sequence[Finding]) -> int:
+        """Take in the replies of many clients; returns their bytes."""
+        sizes = stack.sizes()
+        for k, (client, finding) in enumerate(zip(clients, findings, strict=True)):
+            if finding.reason:
+                self._note(client, "rejected", finding.reason, bytes_up=sizes[k])
+            else:
+                self._take(client, stack.metrics[k], stack.warnings[k], finding, sizes[k])
+        return sum(sizes)
 
     def refuse(self, client: int, reason: str) -> None:
         """Turn an accepted reply into a rejected one."""
@@ -107,18 +133,23 @@ class Batch:
             self.round_number, client, self.phase, status, reason, finished=finished, **figures
         )
 
-    def _figures(self, reply: Message, norm: float | None) -> dict[str, Any]:
-        metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
-        if norm is not None:
-            metrics[NORM] = norm
-        if "warnings" in reply.content.config_records:
-            metrics["warnings"] = reply.content.config_records["warnings"]["warnings"]
-        training = self.phase == "train"
-        return {
-            "examples": metrics["num-examples"],
-            "loss": metrics.get("train-loss" if training else "loss"),
-            "metric": metrics.get(self.metric),
-            "gradient_norm": metrics.get("gradient-norm"),
-            "seconds": metrics.get("seconds"),
-            "metrics": metrics,
-        }
+    def _take(
+        self, client: int, reported: Mapping[str, Any], warnings: Sequence[str], finding: Finding, count: int
+    ) -> None:
+        metrics: dict[str, Any] = dict(reported)
+        if finding.norm is not None:
+            metrics[NORM] = finding.norm
+        if warnings:
+            metrics["warnings"] = list(warnings)
+        self._note(
+            client,
+            "ok",
+            "",
+            bytes_up=count,
+            examples=metrics["num-examples"],
+            loss=metrics.get("train-loss" if self.phase == "train" else "loss"),
+            metric=metrics.get(self.metric),
+            gradient_norm=metrics.get("gradient-norm"),
+            seconds=metrics.get("seconds"),
+            metrics=metrics,
+        )

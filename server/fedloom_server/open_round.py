@@ -25,6 +25,7 @@ class OpenRound:
         train_loss: once training is over.
         train_seconds: until the last update was in, once training is over.
         aggregate_seconds: that the strategy took.
+        norm_limit: the guard's line, once training is over; None where it draws none.
         seconds: spent on it by processes before this one.
         updates: what an `Updates` said was in when the round was saved; empty unless it goes on from there.
     """
@@ -40,6 +41,7 @@ class OpenRound:
     train_loss: float | None = None
     train_seconds: float = 0.0
     aggregate_seconds: float = 0.0
+    norm_limit: float | None = None
     seconds: float = 0.0
     updates: dict[str, Any] = field(default_factory=dict[str, Any])
     began: float = field(default_factory=time.perf_counter)
@@ -80,6 +82,7 @@ class OpenRound:
             "train_loss": self.train_loss,
             "train_seconds": self.train_seconds,
             "aggregate_seconds": self.aggregate_seconds,
+            "norm_limit": self.norm_limit,
             "seconds": self.elapsed(),
         }
 
@@ -97,6 +100,7 @@ class OpenRound:
             state["train_loss"],
             state["train_seconds"],
             state["aggregate_seconds"],
+            state.get("norm_limit"),
             state["seconds"],
             state["updates"],
         )

@@ -3,22 +3,30 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
-from fedloom_server.guard import Finding, Guard
+from fedloom_server.guard import Finding
+from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
 from fedloom_server.spread import Spread, spread
+from fedloom_server.stacked import StackedReplies
 from fedloom_server.strategies import is_server_optimizer, nodes_needed
 from fedloom_server.strategy_state import restore_state
-from fedloom_server.updates import Updates, collect, same_metrics, split_statistics
+from fedloom_server.updates import (
+    Updates,
+    collect,
+    same_metrics,
+    split_statistics,
+    uses_evaluations,
+)
 
 if TYPE_CHECKING:
     from fedloom_server.federation import Federation
@@ -52,29 +60,17 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
 def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, str]:
     """One attempt at training; gives its norms, or None and why it was not enough."""
     statistics = run.trainer.statistics if is_server_optimizer(run.strategy) else frozenset[str]()
-    updates = collect(run.strategy, run.arrays, statistics, max(run.declared.values(), default=1))
+    updates = collect(run.strategy, run.arrays, statistics, run.most_examples)
     if opened.updates:
         updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
-    guard = Guard(run.arrays, ("train-loss",), run.declared)
-
-    def take(client: int, reply: Message, size: int) -> Finding:
-        finding = guard.check_update(reply, opened.number, client)
-        if finding.reason:
-            refused = quarantine.refused_on_arrival(client, reply, finding.reason, size)
-            with run.store.transaction():
-                quarantine.keep(run.store, opened.number, opened.attempt, [refused])
-        elif finding.norm is not None:
-            updates.add(client, reply, finding.norm)
-            suspects.add(client, reply, finding.norm)
-        return finding
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
 
-    _exchange(run, opened, messages, take, save)
+    _exchange(run, opened, messages, TrainingIntake(run, opened, updates, suspects), save)
     opened.train_seconds = opened.elapsed()
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
@@ -102,7 +98,8 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     run.roster.left_out = _left_out(run, opened)
     trained, _ = split_statistics(to_record(run.arrays), statistics)
     settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
-    config = ConfigRecord({**settings, "seed": run.plan.seed, "attempt": opened.attempt})
+    orders = run.plan.orders.to_config()
+    config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
     messages = _with_stand_ins(run, opened, messages)
     run.roster.left_out = set()
@@ -115,9 +112,11 @@ def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
 
     Never so many that the strategy would wait for nodes without end; the most trusted come back first.
     """
-    members = run.declared.keys() - run.roster.excluded
-    worst_first = run.reputation.trusted_first(run.reputation.benched(opened.number) & members)[::-1]
-    return set(worst_first[: max(len(members) - nodes_needed(run.strategy), 0)])
+    excluded = run.roster.excluded & run.declared.keys()
+    count = len(run.declared) - len(excluded)
+    offenders = (run.reputation.benched(opened.number) & run.declared.keys()) - excluded
+    worst_first = run.reputation.trusted_first(offenders)[::-1]
+    return set(worst_first[: max(count - nodes_needed(run.strategy), 0)])
 
 
 def _with_stand_ins(run: "Federation", opened: OpenRound, messages: list[Message]) -> list[Message]:
@@ -125,6 +124,8 @@ def _with_stand_ins(run: "Federation", opened: OpenRound, messages: list[Message
 
     It is not hidden from the strategy, which would ask a fraction of fewer nodes, and so fewer.
     """
+    if not opened.rows:
+        return messages
     asked = {message.metadata.dst_node_id for message in messages}
     failed = {run.roster.node_of(client) for client in opened.rows}
     others = [node for node in run.roster.get_node_ids() if node not in asked | failed]
@@ -145,6 +146,7 @@ def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: qua
     highest = limit(settings, norms, run.past)
     beyond = sorted(client for client, norm in norms.items() if bucket(norm) > highest)
     most = 2.0 ** (highest / 2)
+    opened.norm_limit = most if highest < NO_LIMIT else None
     refused: list[quarantine.Refused] = []
     for client in beyond:
         text = f"norm: {norms[client]:.4g} from the global arrays, at most {most:.4g} in this round"
@@ -188,20 +190,14 @@ def evaluate_clients(run: "Federation", opened: OpenRound) -> Spread:
     arrays = to_record(run.arrays)
     messages = list(run.strategy.configure_evaluate(opened.number, arrays, config, run.roster))
     attach(messages, arrays=arrays, constants=to_record(run.constants))
-    guard = Guard(run.arrays)
-    replies: dict[int, Message] = {}
-
-    def take(client: int, reply: Message, size: int) -> Finding:
-        finding = guard.check_evaluation(reply, opened.number)
-        if not finding.reason:
-            replies[client] = reply
-        return finding
-
-    _exchange(run, opened, messages, take, lambda: None)
-    # A shard too small for a validation part answers with no examples: nothing to average.
-    measured = [replies[client] for client in sorted(replies) if _examples(replies[client])]
-    if measured:
-        run.strategy.aggregate_evaluate(opened.number, same_metrics(measured))
+    intake = MeasuringIntake(run, opened.number)
+    _exchange(run, opened, messages, intake, lambda: None)
+    if uses_evaluations(run.strategy):
+        # A shard too small for a validation part answers with no examples: nothing to average.
+        rows = opened.batch.entries
+        measured = [intake.replies[client]() for client in sorted(intake.replies) if rows[client].examples]
+        if measured:
+            run.strategy.aggregate_evaluate(opened.number, same_metrics(measured))
     return spread(opened.batch.rows, higher_is_better=run.plan.task.metric == "accuracy")
 
 
@@ -209,16 +205,24 @@ def _exchange(
     run: "Federation",
     opened: OpenRound,
     messages: Sequence[Message],
-    take: Callable[[int, Message, int], Finding],
+    intake: Intake,
     save: Callable[[], None],
 ) -> None:
-    """Send messages to clients whose reply is not in yet; `take` judges and keeps each as it arrives."""
+    """Send messages to clients whose reply is not in yet; `intake` judges and keeps each as it arrives."""
     batch, asked = opened.batch, {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
     if not batch.entries:
         opened.traffic.sent(messages)
     waiting = asked - batch.entries.keys()
     rest = [m for m in messages if run.roster.client_of(m.metadata.dst_node_id) in waiting]
-    for reply in run.roster.send_and_receive(rest, timeout=run.plan.deadline):
+    run.roster.expect(messages)
+    for reply in run.roster.replies(rest, timeout=run.plan.deadline):
+        if isinstance(reply, StackedReplies):
+            clients = [run.roster.client_of(q.metadata.dst_node_id) for q in reply.questions]
+            waiting.difference_update(clients)
+            opened.traffic.up += batch.add_stack(clients, reply, intake.many(clients, reply))
+            _tell(run, batch, len(messages))
+            save()
+            continue
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:
             # An engine's own error replies can carry no client: it is missing below.
@@ -228,10 +232,9 @@ def _exchange(
             continue
         waiting.discard(client)
         size = opened.traffic.received(reply)
-        finding = Finding("") if reply.has_error() else take(client, reply, size)
+        finding = Finding("") if reply.has_error() else intake.one(client, reply, size)
         batch.add(client, reply, finding, size)
-        for watcher in run.watchers:
-            watcher.client_done(batch.round_number, batch.phase, len(batch.entries), len(messages))
+        _tell(run, batch, len(messages))
         if run.roster.settled:
             save()
     deadline = run.plan.deadline
@@ -239,11 +242,11 @@ def _exchange(
         batch.missing(client, "no reply" if deadline is None else f"no reply within {deadline:g} s")
 
 
+def _tell(run: "Federation", batch: Batch, total: int) -> None:
+    for watcher in run.watchers:
+        watcher.client_done(batch.round_number, batch.phase, len(batch.entries), total)
+
+
 def _figure(metrics: MetricRecord | None, name: str) -> float | None:
     value = None if metrics is None else metrics.get(name)
     return float(value) if isinstance(value, int | float) else None
-
-
-def _examples(reply: Message) -> int:
-    count: Any = reply.content.metric_records["metrics"]["num-examples"]
-    return int(count)

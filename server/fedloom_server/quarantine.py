@@ -5,13 +5,14 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedloom_client.flower_app import from_record
+from fedloom_client.records import from_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.store import RunStore
 
 KEPT = 20
 """How many refused updates a run keeps."""
-_SUSPECTS = 4  # of a round, held until its norms are known
+SUSPECTS = 4
+"""How many updates of a round are held until its norms are known."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Suspects:
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Hold a reply if its norm is among the largest."""
         self.held[client] = (norm, reply)
-        if len(self.held) > _SUSPECTS:
+        if len(self.held) > SUSPECTS:
             del self.held[min(self.held, key=lambda client: (self.held[client][0], -client))]
 
     def refused(self, client: int, reason: str, norm: float, size: int) -> Refused:

@@ -12,7 +12,7 @@ from fedloom_edge.files import write_atomic
 from fedloom_server.store import Round, RunStore
 
 _PACKAGES = ("fedloom", "flwr", "torch", "numpy", "onnx", "onnxruntime")
-_FACTS = ("task", "engine", "strategy", "partition", "seed", "clients", "status")
+_FACTS = ("task", "engine", "backend", "strategy", "partition", "seed", "clients", "status")
 
 
 def write_result(store: RunStore) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 
 Vector = NDArray[np.float64]

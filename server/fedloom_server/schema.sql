@@ -1,5 +1,5 @@
 -- The run store, format 2. One writer (the round loop); any number of readers (reports, the dashboard).
-CREATE TABLE run (            -- facts about the run as JSON values
+CREATE TABLE run (            -- facts about the run as JSON values; `privacy` is {"budget": epsilon, "delta": delta}
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -16,7 +16,8 @@ CREATE TABLE round (
     number INTEGER PRIMARY KEY,     -- 0 is the evaluation before any training
     loss REAL,                -- on the held-out test set, mean over examples
     metric REAL,              -- the task's standard metric on the held-out test set
-    metrics TEXT NOT NULL,    -- JSON: every metric on the held-out test set
+    metrics TEXT NOT NULL,    -- JSON: every metric on the held-out test set; and `epsilon`, the privacy spent
+                              -- so far, in a run that accounts for it (its budget: fact `privacy`)
     train_loss REAL,          -- mean over clients weighted by examples, while training
     federated_loss REAL,      -- mean over clients weighted by examples, on their validation parts
     federated_metric REAL,
@@ -29,7 +30,8 @@ CREATE TABLE round (
     seconds REAL NOT NULL,
     arrays TEXT NOT NULL,     -- arrays_sha256 of the global arrays after the round
     train_seconds REAL,       -- until every update was in
-    aggregate_seconds REAL    -- from there until the new global arrays were made
+    aggregate_seconds REAL,   -- from there until the new global arrays were made
+    norm_limit REAL           -- the guard's line: a larger update stood out in this round; null for none
 );
 
 CREATE TABLE client_round (

@@ -17,6 +17,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation on Flower's own grid and leave a run's folder."""
     from fedloom_client.loading import load_data, load_task
+    from fedloom_client.orders import Orders
     from fedloom_client.torch_trainer import TorchTrainer
     from fedloom_edge.errors import FedloomError
     from fedloom_server.federation import Federation, Plan
@@ -29,8 +30,11 @@ def main(grid: Grid, context: Context) -> None:
     task = load_task(str(config["task"]))
     data = load_data(task, Path(str(config["data"])) if config.get("data") else None)
     clients, seed, rounds = int(config["clients"]), int(config["seed"]), int(config["rounds"])
-    plan = Plan(task=task, training=task.training, rounds=rounds, clients=clients, seed=seed)
-    strategy = make_strategy(str(config["strategy"]), {}, clients=clients, lr=task.training.lr)
+    orders = Orders(compress=str(config.get("compress", "")))
+    plan = Plan(task=task, training=task.training, rounds=rounds, clients=clients, seed=seed, orders=orders)
+    strategy = make_strategy(
+        str(config["strategy"]), {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
+    )
     facts = {
         "task": task.name,
         "engine": "superlink",

@@ -3,7 +3,8 @@
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 from flwr.clientapp.mod import adaptiveclipping_mod, fixedclipping_mod
 from flwr.clientapp.typing import Mod
@@ -11,8 +12,10 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvgM, Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 
+from fedloom_client.algorithms.registry import ALGORITHMS, make_algorithm
 from fedloom_edge.config import convert
 from fedloom_edge.errors import InputError, unknown
+from fedloom_server.composed import Composed
 from fedloom_server.robust import CentredClipping, GeometricMedian
 
 # Flower tells every step of a round at INFO; the table of rounds tells it better.
@@ -37,16 +40,19 @@ _OURS = ("weighted_by_key", "arrayrecord_key", "configrecord_key", "train_loss_k
 
 def names() -> list[str]:
     """Every strategy that `--strategy` takes."""
-    return sorted([*_plain(), *(f"{wrapper}:fedavg" for wrapper in WRAPPERS)])
+    return sorted([*_plain(), *ALGORITHMS, *(f"{wrapper}:fedavg" for wrapper in WRAPPERS)])
 
 
-def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: float) -> Strategy:
+def make_strategy(
+    name: str, options: Mapping[str, str], *, clients: int, lr: float, optimizer: str = "sgd"
+) -> Strategy:
     """The strategy `name` (`fedavg`, `dp-server-fixed:fedadam`, ...) with options given as text.
 
     Args:
         name: a strategy of Flower in lower case, behind a wrapper and a colon if one is wanted.
         options: `--set strategy.KEY=VALUE`, the constructor's own keywords.
         clients: nodes in the federation; defaults that ask for more nodes are lowered to it.
+        optimizer: the clients', which some algorithms restrict.
         lr: the clients' learning rate, which q-FedAvg needs (Li et al., 2020, algorithm 2).
 
     Raises:
@@ -61,8 +67,12 @@ def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: fl
         raise InputError(
             f"strategy {base_name} merges XGBoost trees, but a task trains a torch model; use another"
         )
+    if base_name in ALGORITHMS:
+        if wrapper:
+            raise InputError(f"strategy {name}: a wrapper of Flower goes around Flower's strategies only")
+        return _compose(base_name, options, clients, optimizer)
     if base_name not in _plain():
-        raise unknown("strategy", base_name, [*_plain(), *WRAPPERS])
+        raise unknown("strategy", base_name, [*_plain(), *ALGORITHMS, *WRAPPERS])
     base = _plain()[base_name]
     known = {**_options(base), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
     for key in options:
@@ -78,14 +88,23 @@ def make_strategy(name: str, options: Mapping[str, str], *, clients: int, lr: fl
     )
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """The options of strategy `name` that have a default, with it."""
+    wrapper, _, base = name.lower().rpartition(":")
+    known = {**_options(_plain()[base]), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
+    return {key: option.default for key, option in known.items() if option.default is not option.empty}
+
+
 def client_mods(name: str) -> list[Mod]:
     """What the clients of a strategy must wrap around training (client-side clipping)."""
     return [mod for wrapper, mod in CLIENT_MODS.items() if name.lower().startswith(wrapper)]
 
 
 def is_server_optimizer(strategy: Strategy) -> bool:
-    """Whether the strategy takes an optimiser's step on the mean update (Reddi et al., 2021)."""
+    """Whether the strategy takes an optimiser's step on the mean update (Reddi et al., 2021), or the like."""
     inner: Any = getattr(strategy, "strategy", strategy)
+    if isinstance(inner, Composed):
+        return not inner.algorithm.sees_statistics
     return isinstance(inner, FedOpt | FedAvgM)
 
 
@@ -94,6 +113,29 @@ def nodes_needed(strategy: Strategy) -> int:
     inner = getattr(strategy, "strategy", None)
     own = [int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")]
     return max(1, *own, nodes_needed(inner) if isinstance(inner, Strategy) else 1)
+
+
+def _compose(name: str, options: Mapping[str, str], clients: int, optimizer: str) -> Strategy:
+    """An algorithm of ours, with its own options and FedAvg's."""
+    shared = _options(Composed)
+    kinds = {**get_type_hints(ALGORITHMS[name]), **{key: p.annotation for key, p in shared.items()}}
+    own = [field.name for field in fields(ALGORITHMS[name])]
+    for key in options:
+        if key not in (*own, *shared):
+            raise unknown(f"option of strategy {name}", key, [*own, *shared])
+    values = {key: convert(f"strategy.{key}", text, kinds[key]) for key, text in options.items()}
+    algorithm = make_algorithm(name, {key: value for key, value in values.items() if key in own})
+    taken = {key: value for key, value in values.items() if key in shared}
+    if algorithm.optimizers and optimizer not in algorithm.optimizers:
+        raise InputError(
+            f"strategy {name} needs clients whose steps are sums of gradients: "
+            f"--set training.optimizer={' or '.join(algorithm.optimizers)}, not {optimizer}"
+        )
+    return _build(
+        name,
+        Composed,
+        {**_defaults(Composed, clients, 0.0), **taken, "algorithm": algorithm, "clients": clients},
+    )
 
 
 def _plain() -> dict[str, type[Strategy]]:
@@ -111,7 +153,7 @@ def _options(kind: type[Strategy]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if name not in (*_OURS, "strategy") and not name.endswith("_aggr_fn")
+        if name not in (*_OURS, "strategy", "algorithm", "clients") and not name.endswith("_aggr_fn")
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 from fedloom_server.robust import GeometricMedian

@@ -11,10 +11,11 @@ from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, select, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_server.exact_mean import ExactMean
 from fedloom_server.norms import bucket
+from fedloom_server.stacked import StackedReplies
 
 WEIGHT = "num-examples"
 _ONLY_MEAN = (
@@ -32,6 +33,10 @@ class Updates(Protocol):
 
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Take in one client's reply to `train`; `norm` is that of its difference to the global arrays."""
+        ...
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Take in the replies of some of `clients`: `norms` has theirs by place in the stack."""
         ...
 
     def settle(self, highest: int, clip: bool) -> None:
@@ -65,12 +70,20 @@ def uses_only_mean(strategy: Strategy) -> bool:
     return type(strategy) in _ONLY_MEAN and aggregate is aggregate_metricrecords
 
 
+def uses_evaluations(strategy: Strategy) -> bool:
+    """Whether a strategy does more with evaluations than average them, which the federation does itself."""
+    aggregate = getattr(strategy, "evaluate_metrics_aggr_fn", None)
+    return type(strategy) not in _ONLY_MEAN or aggregate is not aggregate_metricrecords
+
+
 def collect(strategy: Strategy, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> Updates:
     """Where a round's updates of the global `arrays` go under `strategy`.
 
     `statistics` names arrays that are averaged beside the strategy and never shown to it.
     """
     if uses_only_mean(strategy):
+        if getattr(strategy, "uniform_weights", False):
+            return MeanOfUpdates(arrays, statistics, 1, uniform=True)
         return MeanOfUpdates(arrays, statistics, largest_weight)
     return AllUpdates(arrays, statistics, largest_weight)
 
@@ -86,20 +99,35 @@ class MeanOfUpdates:
     mean of one reply is that reply: its weight is `n / n == 1.0`, and `x * 1.0 == x` in x's dtype.
     """
 
-    def __init__(self, arrays: Arrays, statistics: frozenset[str], largest_weight: int) -> None:
+    def __init__(
+        self, arrays: Arrays, statistics: frozenset[str], largest_weight: int, *, uniform: bool = False
+    ) -> None:
         self._arrays = arrays
         self._largest_weight = largest_weight
         self._statistics = statistics
+        self._weights = {WEIGHT: 1} if uniform else {}
         self._sums: dict[int, ExactMean] = {}
         self._scaled: list[tuple[ExactMean, float]] = []
         self._metrics: dict[int, dict[int, dict[str, Any]]] = {}
 
     def add(self, client: int, reply: Message, norm: float) -> None:
         """Fold in one client's reply."""
-        metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
+        content: Any = reply.content
+        metrics: dict[str, Any] = {**content["metrics"], **self._weights}
         level = bucket(norm)
-        self._sum(level).add(from_record(reply.content.array_records["arrays"]), metrics[WEIGHT])
+        self._sum(level).add(from_record(content["arrays"]), metrics[WEIGHT])
         self._metrics.setdefault(level, {})[client] = metrics
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Fold in many clients' replies, those of a bucket at once."""
+        levels: dict[int, list[int]] = {}
+        for k, norm in norms.items():
+            levels.setdefault(bucket(norm), []).append(k)
+        for level, places in levels.items():
+            whole = len(places) == len(clients)
+            arrays = stack.arrays if whole else {name: a[places] for name, a in stack.arrays.items()}
+            self._sum(level).add_stack(arrays, [stack.metrics[k][WEIGHT] for k in places])
+            self._metrics.setdefault(level, {}).update({clients[k]: stack.metrics[k] for k in places})
 
     def settle(self, highest: int, clip: bool) -> None:
         """Clip, or leave out, the sums of buckets beyond `highest`."""
@@ -137,7 +165,9 @@ class MeanOfUpdates:
         """Take over sums and figures."""
         for level, part in state.items():
             self._sum(int(level)).restore(get(part["arrays"]))
-            self._metrics[int(level)] = {client: metrics[client] for client in part["clients"]}
+            self._metrics[int(level)] = {
+                client: {**metrics[client], **self._weights} for client in part["clients"]
+            }
 
     def _sum(self, level: int) -> ExactMean:
         if level not in self._sums:
@@ -161,6 +191,11 @@ class AllUpdates:
         """Keep one client's reply."""
         self._replies[client] = reply
         self._levels[client] = bucket(norm)
+
+    def add_stack(self, clients: Sequence[int], stack: StackedReplies, norms: Mapping[int, float]) -> None:
+        """Keep many clients' replies."""
+        for k, norm in norms.items():
+            self.add(clients[k], stack.message(k), norm)
 
     def settle(self, highest: int, clip: bool) -> None:
         """Clip, or leave out, the replies in buckets beyond `highest`."""
@@ -220,9 +255,8 @@ def _towards(origin: NDArray[Any], array: NDArray[Any], factor: float) -> NDArra
 
 def split_statistics(record: ArrayRecord, statistics: frozenset[str]) -> tuple[ArrayRecord, ArrayRecord]:
     """A record's trained arrays and its statistics, without copying either."""
-    trained = ArrayRecord({name: array for name, array in record.items() if name not in statistics})
-    rest = ArrayRecord({name: array for name, array in record.items() if name in statistics})
-    return trained, rest
+    trained = select(record, [name for name in record if name not in statistics])
+    return trained, select(record, [name for name in record if name in statistics])
 
 
 def mean_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from flwr.app import Message, MessageType
 
-from fedloom_client.flower_app import ROUND, from_record, to_record
+from fedloom_client.flower_app import ROUND
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError, unknown
@@ -122,13 +123,12 @@ class AttackedGrid(GridWrapper):
                 self._held += 1
             else:
                 yield from self._changed(asked[0], [reply])
-        for reply in self._changed(asked[0], together):
-            self._held -= 1
-            yield reply
+        if together:
+            for reply in self._changed(asked[0], together):
+                self._held -= 1
+                yield reply
 
     def _changed(self, question: Message, replies: list[Message]) -> list[Message]:
-        if not replies:
-            return []
         origin = from_record(question.content.array_records["arrays"])
         config: Any = question.content.config_records["config"]
         replies = sorted(replies, key=lambda reply: self._nodes[reply.metadata.src_node_id])

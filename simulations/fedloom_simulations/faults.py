@@ -3,7 +3,7 @@
 `--faults drop=0.3,slow=0.2:5s,crash=0.05,nan=0.02,stale=0.05`: each client draws anew in each round.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedloom_client.flower_app import CLIENT_FAILED, ROUND, from_record, to_record
+from fedloom_client.flower_app import CLIENT_FAILED, ROUND
+from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_edge.errors import InputError, unknown
 from fedloom_server.grids import GridWrapper
@@ -88,6 +89,10 @@ class FaultyGrid(GridWrapper):
         super().__init__(inner)
         self._faults = faults
         self._clients: dict[int, int] = {}
+
+    def expect(self, messages: Sequence[Message]) -> None:
+        """Tell the grid below of what is not dropped."""
+        super().expect([message for message in messages if self._fault(message) != "drop"])
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -10,7 +10,8 @@ from flwr.serverapp import Grid
 
 from fedloom_server.flower_ids import RUN_ID, adopt_identity
 
-_FIRST_NODE = 2  # Flower's coordinator is node 1
+FIRST_NODE = 2
+"""Id of the node that holds shard 0: Flower's coordinator is node 1."""
 
 
 class InlineGrid(Grid):
@@ -30,7 +31,7 @@ class InlineGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes; node `2 + i` holds shard `i`."""
-        return range(_FIRST_NODE, _FIRST_NODE + self._clients)
+        return range(FIRST_NODE, FIRST_NODE + self._clients)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -84,7 +85,7 @@ class InlineGrid(Grid):
                 run_id=RUN_ID,
                 node_id=node_id,
                 node_config=UserConfig(
-                    {"partition-id": node_id - _FIRST_NODE, "num-partitions": self._clients}
+                    {"partition-id": node_id - FIRST_NODE, "num-partitions": self._clients}
                 ),
                 state=RecordDict(),
                 run_config=UserConfig({}),

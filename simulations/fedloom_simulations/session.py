@@ -2,12 +2,11 @@
 
 import hashlib
 import shutil
-import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.commands import Stopped
-from fedloom_server.dashboard.launch import dashboard_beside
+from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.process_mark import process_mark
@@ -54,13 +53,15 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
+            for warning in getattr(setup.strategy, "warnings", ()):
+                sys.stderr.write(f"fedloom: {warning}\n")
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
             _say(setup, result)
-            if setup.dashboard and code == 0 and sys.stdin.isatty():
-                _linger()
+            if setup.dashboard and code == 0:
+                linger()
     except (OSError, sqlite3.OperationalError) as error:
         raise InputError(
             f"{setup.out}: {error}; make room, then go on with: fedloom resume {setup.out}"
@@ -104,6 +105,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "process": process_mark(),
         "command": "simulate",
         "arguments": setup.arguments,
+        "attackers": sorted(setup.attack.attackers(setup.plan.clients)) if setup.attack else [],
         "task_sha256": _task_sha256(setup.recipe.task),
     }
 
@@ -116,7 +118,6 @@ def _task_sha256(reference: str) -> str | None:
 
 def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
     """Run the rounds; returns status, reason and exit code."""
-    counts = setup.shards.label_counts()
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
         stack.callback(board.close)
@@ -127,14 +128,14 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board, ProgressFacts(store)],
-            lambda client: None if counts is None else counts[client].tolist(),
+            [table, board, ProgressFacts(store), *setup.watchers],
+            setup.shards.labels_of,
         )
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
         store.set_facts({"startup_seconds": began - STARTED})
         try:
-            _drive(setup, federation)
+            _drive(setup, federation, store)
             baselines = {
                 name: compute(setup.shards.data) for name, compute in setup.plan.task.baselines.items()
             }
@@ -150,31 +151,45 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
     return "finished", "", 0
 
 
-def _drive(setup: Setup, federation: Federation) -> None:
+def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
     app = make_client_app(setup.recipe, setup.mods)
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
+        store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
-    else:
+        return
+    if setup.alone:
+        # What clients do around training has its own state and order: one client at a time.
         from fedloom_simulations.inline import InlineGrid
 
+        store.set_facts({"backend": "torch"})
         federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
+        return
+    from fedloom_simulations.cohort_grid import CohortGrid
+
+    def note(backend: str, reason: str) -> None:
+        if backend:
+            store.set_facts({"backend": backend})
+            store.event("backend", backend=backend, reason=reason)
+        else:
+            store.event("warning", reason=reason)
+            sys.stderr.write(f"fedloom: {reason}\n")
+
+    # A run that goes on keeps what it began with, whatever this machine or version would choose.
+    backend = store.facts().get("backend") or setup.backend
+    grid = CohortGrid(app, setup.recipe, setup.plan.clients, setup.mods, backend, setup.workers, note)
+    with closing(grid):
+        federation.run(_disturbed(setup, grid))
 
 
 def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
     if setup.attack and setup.attack.name not in POISONS:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
-    return FaultyGrid(grid, setup.faults) if setup.faults else grid
-
-
-def _linger() -> None:
-    """Keep the dashboard of a run that has ended until the user has seen enough."""
-    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
-    sys.stdout.flush()
-    with suppress(KeyboardInterrupt):
-        signal.pause()
+    if setup.faults:
+        grid = FaultyGrid(grid, setup.faults)
+    return setup.wrap(grid) if setup.wrap else grid
 
 
 def _check_space(out: Path, model_bytes: int) -> None:

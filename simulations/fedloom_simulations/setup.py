@@ -2,26 +2,30 @@
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.clientapp.typing import Mod
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
+from fedloom_client.orders import Orders
 from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.federation import Plan
+from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.combinations import keeps_memory, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
@@ -29,7 +33,7 @@ from fedloom_simulations.simulate import SECTIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that is ready to begin."""
+    """A run that is ready to begin; `alone`: clients are trained one at a time, each with a memory."""
 
     recipe: ShardRecipe
     shards: Shards
@@ -38,11 +42,16 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
+    alone: bool
+    backend: str
+    workers: int
     out: Path
     arguments: dict[str, Any]
     faults: Faults | None = None
     attack: Attack | None = None
     dashboard: bool = False
+    watchers: Sequence[Watcher] = ()
+    wrap: Callable[[Grid], Grid] | None = None
 
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
@@ -55,6 +64,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     """
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds}: give at least 1")
+    _check_engine(arguments)
     settings = parse_settings(arguments.settings, SECTIONS)
     task = load_task(arguments.task)
     out = arguments.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -64,6 +74,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
+    orders = Orders(compress=arguments.compress)
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
@@ -75,7 +86,14 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         recipe = PoisonedRecipe(**vars(recipe), attack=attack)
     shards = recipe.open()
     clients = len(shards)
-    strategy = make_strategy(arguments.strategy, settings["strategy"], clients=clients, lr=training.lr)
+    strategy = make_strategy(
+        arguments.strategy,
+        settings["strategy"],
+        clients=clients,
+        lr=training.lr,
+        optimizer=training.optimizer,
+    )
+    refuse_combinations(arguments, strategy, attack, faults, resume=resume)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -89,6 +107,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             clients=clients,
             seed=arguments.seed,
             early_stop=early_stop,
+            orders=orders,
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             deadline=arguments.deadline,
@@ -99,6 +118,9 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
+        alone=keeps_memory(arguments, strategy),
+        backend=arguments.backend,
+        workers=arguments.workers,
         out=out,
         dashboard=arguments.dashboard,
         arguments={
@@ -106,6 +128,17 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
+        )
+    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+        raise InputError(
+            "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
+        )
 
 
 def _check(shards: Shards) -> None:

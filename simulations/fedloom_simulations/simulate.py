@@ -23,12 +23,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
     parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
     parser.add_argument(
+        "--compress",
+        default="",
+        metavar="CODEC",
+        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+    )
+    parser.add_argument(
         "--partition",
         metavar="P",
-        help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA or natural; default: the task's",
+        help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA, natural, virtual:N; default: the task's",
     )
     parser.add_argument(
         "--engine", choices=("inline", "ray"), default="inline", help="in this process, or on Ray"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "torch", "vmap"),
+        default="auto",
+        help="train clients together (vmap), one after the other (torch), or as is faster for the model",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes of --engine inline; 0 for as many as pay",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder that the task reads its data from")

@@ -67,3 +67,13 @@ def test_rows_are_numbered_across_a_parquet_files_batches(tmp_path):
 def test_features_keep_their_order_and_type(write):
     samples = sources.csv(write("a,b,y\n1,2,0\n3,4,1\n"), target="y", features=["b", "a"])
     assert (samples.x.tolist(), samples.x.dtype) == ([[2, 1], [4, 3]], np.float32)
+
+
+def test_a_column_of_texts_is_read_as_texts(write):
+    samples = sources.csv(write('what,label\n"Good, very",yes\n7,no\n'), "label", texts=True)
+    assert samples.x.tolist() == ["Good, very", "7"]
+    assert samples.class_names == ("no", "yes")
+    with pytest.raises(DataError, match="has 2 columns beside 'label'"):
+        sources.csv(write("a,b,label\nx,y,z\n"), "label", texts=True)
+    with pytest.raises(DataError, match=r"t\.csv:2, column 'a' is empty"):
+        sources.csv(write("a,label\n,z\n"), "label", texts=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedloom_client.flower_app import from_record, make_client_app
+from fedloom_client.flower_app import make_client_app
+from fedloom_client.records import from_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_server.federation import Federation, Plan

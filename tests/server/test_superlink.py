@@ -53,7 +53,7 @@ def test_the_same_weights_as_in_a_simulation(tmp_path):
         for process in started:
             process.wait(30)
     options = ["--clients", "2", "--rounds", "1", "--out", str(tmp_path / "simulated")]
-    assert main(["simulate", "digits", *options]) == 0
+    assert main(["simulate", "digits", *options, "--backend", "torch"]) == 0
     served, simulated = (
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("run", "simulated")
     )

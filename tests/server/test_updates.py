@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_server.flower_ids import adopt_identity
 from fedloom_server.strategies import make_strategy
 from fedloom_server.updates import AllUpdates, MeanOfUpdates, collect, same_metrics, uses_only_mean

@@ -73,7 +73,7 @@ def test_sampling_some_clients_is_part_of_the_seed(simulate):
 
 @pytest.mark.slow
 def test_ray_gives_the_same_weights_as_inline(simulate):
-    inline = simulate(*SMALL, "--seed", 1)
+    inline = simulate(*SMALL, "--seed", 1, "--backend", "torch")
     ray = simulate(*SMALL, "--seed", 1, "--engine", "ray")
     assert ray.code == 0, ray.err
     assert ray.result["arrays_sha256"] == inline.result["arrays_sha256"]

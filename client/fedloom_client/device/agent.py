@@ -5,6 +5,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,14 +15,16 @@ import grpc.aio
 from fedloom_client.device.conversation import Conversation
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
+from fedloom_client.device.supply import Equip, Supply
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter, board
 from fedloom_client.device.workshop import Worker
 from fedloom_client.wire import CHANNEL_OPTIONS, PROTOCOL
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_protos.v1.link_pb2_grpc import LinkStub
+from fedloom_protos.v1.link_pb2_grpc import ArtefactsStub, LinkStub
 
 log = logging.getLogger("fedloom.device")
 
@@ -47,6 +50,7 @@ class Agent:
         hello: what the device says of itself; the agent fills in the rest.
         max_temperature_c: work offered while the board is hotter is refused.
         note: is told a line whenever the agent's state changes.
+        equip: takes the artefact that `worker` trains with; None if it needs none.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Agent:
         hello: pb.Hello,
         max_temperature_c: float = 85.0,
         note: Callable[[str], None] = log.info,
+        equip: Equip | None = None,
     ) -> None:
         self._home = home
         self._address = address
@@ -65,10 +70,13 @@ class Agent:
         self._hello = hello
         self._note = note
         self._spool = Spool(home / "spool")
-        self._desk = Desk(worker, self._spool, max_temperature_c)
+        self._supply = Supply(home, equip)
+        memory = Memory(home / "memory")
+        self._desk = Desk(worker, self._spool, memory, max_temperature_c, supplied=not self._supply.needed)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0
+        self._supplying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Stay connected until `stop` is called."""
@@ -94,12 +102,15 @@ class Agent:
                 if self._identity.wants_renewal:
                     await self._renew(stub)
                 talk = Conversation(stub, self._desk, self._greeting(), self._meter)
-                again = await talk.hold(self._stopping, self._welcomed)
+                again = await talk.hold(self._stopping, partial(self._welcomed, ArtefactsStub(channel)))
             except LinkError as error:
                 self._note(f"the coordinator broke the rules of the link: {error}")
                 return self._backoff()
             except grpc.aio.AioRpcError as error:
                 return self._failed(error)
+            finally:
+                if self._supplying is not None:
+                    self._supplying.cancel()
         self._note("the coordinator ended the connection")
         return again if again is not None else self._backoff()
 
@@ -113,9 +124,16 @@ class Agent:
         hello.finished.extend(self._spool.works)
         return hello
 
-    def _welcomed(self, welcome: pb.Welcome) -> None:
+    def _welcomed(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
         self._failures = 0
         self._note(f"connected to {self._address}, run {welcome.run}")
+        self._supplying = asyncio.create_task(self._supplied(stub, welcome))
+
+    async def _supplied(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
+        lacks = await self._supply.settle(welcome, stub)
+        if lacks:
+            self._note(lacks)
+        self._desk.supply(lacks)
 
     def _failed(self, error: grpc.aio.AioRpcError) -> float:
         code, details = error.code(), error.details() or ""

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--data", metavar="DIR", help="folder that the task reads this device's data from"
         )
-        action.add_argument("--trainer", choices=_TRAINERS, help="what trains; auto: what is installed")
+        action.add_argument(
+            "--trainer", choices=_TRAINERS, help="what trains; auto: onnx, which needs no torch"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,7 +87,7 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.agent import Agent
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.identity import Identity
-    from fedloom_client.device.starting import make_node
+    from fedloom_client.device.starting import make_outfit
 
     settings = DeviceSettings.load(home).changed(
         coordinator=arguments.coordinator, task=arguments.task, data=arguments.data, trainer=arguments.trainer
@@ -93,9 +95,18 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     if not settings.coordinator:
         raise InputError("no coordinator is known; join a fleet first, or give --coordinator HOST:PORT")
     identity = Identity.load(home)
-    node, hello = make_node(settings)
+    outfit = make_outfit(settings, home)
     status = _Status(home, settings.coordinator)
-    agent = Agent(home, settings.coordinator, identity, node, hello, settings.max_temperature_c, status.note)
+    agent = Agent(
+        home,
+        settings.coordinator,
+        identity,
+        outfit.node,
+        outfit.hello,
+        settings.max_temperature_c,
+        status.note,
+        outfit.equip,
+    )
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
@@ -25,9 +26,17 @@ class Desk:
     Every method is called in the event loop's thread; the work itself is done in the workshop's.
     """
 
-    def __init__(self, worker: Worker, spool: Spool, max_temperature_c: float) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        spool: Spool,
+        memory: Memory,
+        max_temperature_c: float,
+        *,
+        supplied: bool = True,
+    ) -> None:
         self._spool = spool
-        self._workshop = Workshop(worker, spool, self._progressed, self._done)
+        self._workshop = Workshop(worker, spool, memory, self._progressed, self._done)
         self._limit = max_temperature_c
         self._send: Send | None = None
         self._call_soon: Callable[..., object] = lambda *_: None
@@ -35,6 +44,8 @@ class Desk:
         self._work: pb.Work | None = None
         self._downloading = False
         self._next: pb.Work | None = None
+        self._supplied = supplied
+        self._lacks = ""
 
     @property
     def work(self) -> str:
@@ -69,6 +80,16 @@ class Desk:
         else:
             self._workshop.cancel(self._work.id)
             self._next = work
+
+    def supply(self, lacks: str) -> None:
+        """The trainer is equipped, or cannot be and why; until then works with a model wait."""
+        self._supplied, self._lacks = True, lacks
+        if self._work is None or not self._downloading:
+            return
+        if lacks:
+            self._begin(self._work)  # which refuses it now
+        else:
+            self._start_when_complete()
 
     def take(self, piece: pb.Piece) -> None:
         """Put a chunk where it belongs; begin to work when nothing is missing."""
@@ -124,6 +145,8 @@ class Desk:
             math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
             for tensor in work.arrays.tensors
         )
+        if self._lacks and work.kind != pb.KIND_DESCRIBE:
+            return self._lacks
         if work.kind == pb.KIND_TRAIN and _COPIES * size > available_memory():
             return (
                 f"memory: training a model of {size / 1e6:.0f} MB takes about {_COPIES * size / 1e6:.0f} MB, "
@@ -141,6 +164,8 @@ class Desk:
 
     def _start_when_complete(self) -> None:
         if self._work is None or not all(self._held[role].complete for role in _ROLES):
+            return
+        if not self._supplied and self._work.kind != pb.KIND_DESCRIBE:
             return
         self._downloading = False
         arrays, constants = (self._arrays(role) for role in _ROLES)

@@ -2,54 +2,77 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.home import DeviceSettings
-from fedloom_client.loading import BUILT_IN, load_data, load_task
+from fedloom_client.device.reading import load_task_light, read_shard, shard_of
+from fedloom_client.loading import BUILT_IN, load_task
 from fedloom_client.node import Node
-from fedloom_client.samples import Shard
-from fedloom_client.shards import ShardRecipe
 from fedloom_client.task import Task
 from fedloom_client.trainer import Trainer
 from fedloom_edge.errors import InputError
 from fedloom_protos.v1 import link_pb2 as pb
 
 
-def make_node(settings: DeviceSettings) -> tuple[Node, pb.Hello]:
+@dataclass(frozen=True)
+class Outfit:
+    """What a device works with.
+
+    Attributes:
+        node: does the work.
+        hello: what the device says of itself.
+        equip: takes the artefact that the node trains with; None if it needs none.
+    """
+
+    node: Node
+    hello: pb.Hello
+    equip: Callable[[Path], None] | None
+
+
+def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
     """Open the device's data and make its trainer.
 
-    Returns:
-        The node, and what the device says of itself.
+    Args:
+        settings: of the device.
+        home: the device's folder.
 
     Raises:
         InputError: the task, its data or the trainer is not there, or is wrong.
     """
-    task = load_task(settings.task)
-    shard = _shard(settings, task)
-    trainer, name = make_trainer(settings.trainer, task)
+    if settings.trainer == "torch":
+        task = load_task(settings.task)
+        shard = shard_of(settings, task)
+        trainer: Trainer = make_torch_trainer(task)
+        equip = None
+    else:
+        task = load_task_light(settings.task)
+        shard = read_shard(settings, task)
+        trainer = given = ArtefactTrainer(task, home)
+        equip = given.equip
     hello = pb.Hello(
-        trainer=name,
+        trainer="torch" if equip is None else "onnx",
         task=task.name,
         task_digest=task_digest(settings.task),
         examples=len(shard.train),
         validation=len(shard.validation),
     )
-    return Node(task, shard, trainer), hello
+    return Outfit(Node(task, shard, trainer), hello, equip)
 
 
-def make_trainer(name: str, task: Task) -> tuple[Trainer, str]:
-    """The trainer `torch`, `onnx` or, for `auto`, the one that is there; and which it is.
+def make_torch_trainer(task: Task) -> Trainer:
+    """A TorchTrainer.
 
     Raises:
-        InputError: it is not installed.
+        InputError: torch is not installed.
     """
-    if name == "onnx":
-        raise InputError('trainer onnx: this version trains with torch; set trainer = "torch"')
     if importlib.util.find_spec("torch") is None:
         raise InputError("trainer torch needs the package torch: pip install 'fedloom[train]'")
     from fedloom_client.torch_trainer import TorchTrainer
 
-    return TorchTrainer(task), "torch"
+    return TorchTrainer(task)
 
 
 def task_digest(reference: str) -> bytes:
@@ -70,13 +93,3 @@ def task_digest(reference: str) -> bytes:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
         raise InputError(f"task file {path}: {error.strerror}") from error
-
-
-def _shard(settings: DeviceSettings, task: Task) -> Shard:
-    folder = settings.data or None
-    if (cut := settings.shard) is not None:
-        recipe = ShardRecipe(settings.task, folder, cut.partition, cut.clients, cut.seed)
-        return recipe.open()[cut.index]
-    # A device's own data: what the task holds out is the part that the device measures on.
-    data = load_data(task, Path(folder) if folder else None)
-    return Shard(data.train, data.test)

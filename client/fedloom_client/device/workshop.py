@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from fedloom_client.algorithms.base import part
+from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
-from fedloom_client.node import Description
+from fedloom_client.node import Description, Node
+from fedloom_client.orders import ALGORITHM, RUN, Given, Orders, evaluate, train
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.wire import figures, read_settings
@@ -42,12 +45,14 @@ class Workshop:
         self,
         worker: Worker,
         spool: Spool,
+        memory: Memory,
         progress: Callable[[pb.Progress], None],
         done: Callable[[str, str], None],
     ) -> None:
         """`done(work, reason)` is called in the work's thread; without a result in the spool it says why."""
         self._worker = worker
         self._spool = spool
+        self._memory = memory
         self._progress = progress
         self._done = done
         self._cancelled: set[str] = set()
@@ -88,18 +93,35 @@ class Workshop:
                 result.figures.extend(figures({"validation-examples": described.validation}))
                 return result, described.summary
             case pb.KIND_TRAIN:
-                update = self._worker.train(arrays, constants, self._assignment(work))
+                update = self._train(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=update.examples)
                 result.figures.extend(figures(update.metrics))
                 result.warnings.extend(warning[:1024] for warning in update.warnings[:15])
                 return result, update.arrays
             case pb.KIND_EVALUATE:
-                measured = self._worker.evaluate(arrays, constants)
+                measured = self._evaluate(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=measured.examples)
                 result.figures.extend(figures({**measured.metrics, "loss": measured.loss}))
                 return result, {}
             case _:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this device")
+
+    def _train(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> Update:
+        assignment, orders, run = self._assignment(work), *_orders(work)
+        if not isinstance(self._worker, Node) or orders == Orders():
+            return self._worker.train(arrays, constants, assignment)
+        given = _given(arrays, constants, self._memory.before(run, work.round))
+        update, memory = train(self._worker, given, assignment, orders)
+        if memory:
+            self._memory.keep(run, work.round, memory)
+        return update
+
+    def _evaluate(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> Evaluation:
+        orders, run = _orders(work)
+        if not isinstance(self._worker, Node) or orders == Orders():
+            return self._worker.evaluate(arrays, constants)
+        given = _given(arrays, constants, self._memory.before(run, work.round + 1))
+        return evaluate(self._worker, given, orders)
 
     def _assignment(self, work: pb.Work) -> Assignment:
         def progress(epoch: int, loss: float) -> None:
@@ -113,3 +135,16 @@ class Workshop:
             proximal_mu=work.proximal_mu,
             progress=progress,
         )
+
+
+def _orders(work: pb.Work) -> tuple[Orders, str]:
+    """What a work asks for beside training, and the name of its run."""
+    settings = read_settings(work.settings)
+    return Orders.from_config(settings), str(settings.get(RUN, ""))
+
+
+def _given(arrays: Arrays, constants: Arrays, memory: Arrays) -> Given:
+    # What an algorithm broadcasts travels with the constants, under its own prefix.
+    broadcast = part(constants, ALGORITHM)
+    own = {name: a for name, a in constants.items() if not name.startswith(f"{ALGORITHM}/")}
+    return Given(arrays=arrays, broadcast=broadcast, constants=own, memory=memory)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedloom_client import sources
 from fedloom_client.preprocess import Preprocess, Standardize, Vocabulary, prepare
 from fedloom_client.samples import ArraySamples, LazySamples, Samples
+from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.artefact.manifest import Manifest
 from fedloom_edge.errors import DataError
 from fedloom_edge.measures import target_type
@@ -24,7 +25,8 @@ def read_data(path: Path, manifest: Manifest, target: str = "label") -> tuple[Sa
     """Ready samples, and the names of the model's classes.
 
     Args:
-        path: .npz with `x` (N, ...) and `y` (N,); .csv with a header line; or a folder with a folder of
+        path: .npz with `x` (N, ...) and `y` (N,); .csv with a header line, of numbers, or of texts where
+            the model reads texts; or a folder with a folder of
             images for each class.
         manifest: of the artefact.
         target: column of the CSV that is predicted.
@@ -49,7 +51,8 @@ def _read(path: Path, manifest: Manifest, target: str) -> Read:
         case ".npz":
             return _npz(path)
         case ".csv":
-            return sources.csv(path, target)
+            texts = manifest.preprocess["kind"] in ("vocabulary", "wordpieces")
+            return sources.csv(path, target, texts=texts)
     raise DataError(f"{path} is no data that can be read; give a .npz, a .csv or a folder of images by class")
 
 
@@ -102,7 +105,10 @@ def _prepared(samples: Samples, manifest: Manifest) -> Samples:
                 }
             case "vocabulary":
                 kind = Vocabulary(int(constants["size"]), int(constants["length"]))
-                arrays = {"words": np.frombuffer("\n".join(constants["words"]).encode(), np.uint8)}
+                arrays = _words(constants)
+            case "wordpieces":
+                kind = WordPieces(int(constants["length"]))
+                arrays = _words(constants)
             case _:
                 return samples
     except (KeyError, TypeError, ValueError) as error:
@@ -111,6 +117,10 @@ def _prepared(samples: Samples, manifest: Manifest) -> Samples:
         return prepare(samples, kind, arrays)
     except (ValueError, TypeError) as error:
         raise DataError(f"the inputs do not fit the artefact's preprocessing ({error})") from error
+
+
+def _words(constants: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {"words": np.frombuffer("\n".join(constants["words"]).encode(), np.uint8)}
 
 
 def _check(samples: Samples, manifest: Manifest, path: Path) -> None:

@@ -37,8 +37,8 @@ class ArtefactGraphs:
 
     @property
     def tied(self) -> Mapping[str, str]:
-        """None: an artefact has each array once."""
-        return {}
+        """Second names of shared arrays, which the artefact has once."""
+        return self._artefact.manifest.tied
 
     def initial_arrays(self, seed: int) -> Arrays:
         """The artefact's arrays, whatever the seed."""

@@ -132,8 +132,8 @@ def served_metric(artefact: Artefact, samples: Samples) -> float:
     return standard_metric(artefact.manifest.loss, outputs, y)
 
 
-def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str], None]) -> Shard:
-    """The shard with the features of the model that the head will be served on."""
+def backbone_features(artefact: Artefact) -> tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]:
+    """The file whose features a head is trained on, and inputs (B, ...) -> its features (B, ...)."""
     file = backbone(artefact.manifest)
     session = open_session(artefact.read(file))
     dtype = artefact.manifest.input.dtype
@@ -142,6 +142,12 @@ def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str
         features: NDArray[Any] = session.run([FEATURES], {"input": np.ascontiguousarray(x, dtype)})[0]
         return features
 
+    return file, compute
+
+
+def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str], None]) -> Shard:
+    """The shard with the features of the model that the head will be served on."""
+    file, compute = backbone_features(artefact)
     parts, room = [], cache.limit
     for name, samples in (("training", shard.train), ("validation", shard.validation)):
         if not len(samples):

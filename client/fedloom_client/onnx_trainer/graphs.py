@@ -14,6 +14,7 @@ from fedloom_edge.train_step import Evaluator, TrainStep
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 
 class Graphs(Protocol):
@@ -69,13 +70,7 @@ class TaskGraphs:
     @cached_property
     def tied(self) -> dict[str, str]:
         """Second names of shared parameters."""
-        by_identity: dict[int, str] = {}
-        tied = {}
-        for name, parameter in self._module.named_parameters(remove_duplicate=False):
-            first = by_identity.setdefault(id(parameter), name)
-            if first != name:
-                tied[name] = first
-        return tied
+        return tied_names(self._module)
 
     def initial_arrays(self, seed: int) -> Arrays:
         """The arrays that TorchTrainer starts from with this seed."""
@@ -136,3 +131,14 @@ class TaskGraphs:
     @cached_property
     def _module(self) -> Any:
         return self._trainer.module(self._trainer.initial_arrays(0))
+
+
+def tied_names(module: "nn.Module") -> dict[str, str]:
+    """Second names of a module's shared parameters -> the first."""
+    by_identity: dict[int, str] = {}
+    tied = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        first = by_identity.setdefault(id(parameter), name)
+        if first != name:
+            tied[name] = first
+    return tied

@@ -57,6 +57,10 @@ class OnnxTrainer:
         count, training = len(shard.train), assignment.training
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
+        if assignment.anchor or assignment.offset or assignment.frozen:
+            raise TrainingError(
+                "this algorithm changes the gradient, which a step graph cannot; train with torch"
+            )
         x, _ = self._take(shard.train, np.arange(1))
         size = min(count, training.batch_size)
         settings = step_settings(self._loss, training, proximal=assignment.proximal_mu > 0, alone=size == 1)

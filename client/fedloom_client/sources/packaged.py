@@ -6,8 +6,8 @@ from pathlib import Path
 from fedloom_edge.errors import DataError
 
 
-def packaged(package: str, file: str) -> Path:
-    """Path of `file` inside an installed package.
+def packaged(package: str, file: str, mend: str = "pip install 'fedloom[data]'") -> Path:
+    """Path of `file` inside an installed package; `mend` is how to get it.
 
     Raises:
         DataError: the package, or the file in it, is not there.
@@ -18,4 +18,4 @@ def packaged(package: str, file: str) -> Path:
         if path.is_file():
             return path
     lacks = f"which lacks {file}" if spec else "which is not installed"
-    raise DataError(f"this data comes in the package {package}, {lacks}: pip install 'fedloom[data]'")
+    raise DataError(f"this data comes in the package {package}, {lacks}: {mend}")

@@ -17,7 +17,12 @@ Row = tuple[str, dict[str, Any]]
 
 
 def csv(
-    path: str | Path | None, target: str, *, features: Sequence[str] | None = None, group: str | None = None
+    path: str | Path | None,
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    group: str | None = None,
+    texts: bool = False,
 ) -> ArraySamples:
     """Samples from a CSV file with a header line, or from every .csv file of a folder.
 
@@ -27,17 +32,23 @@ def csv(
             text classes in alphabetical order.
         features: columns of numbers to predict from (N, F) float32; default: all the others.
         group: column that says whose a row is, or `file` for one owner a file.
+        texts: the only other column, or the only one of `features`, holds texts (N,).
 
     Raises:
         DataError: no file, a missing or repeated column, a ragged line, an empty cell, a cell that is
             no finite number, a target that is a number among words or the reverse; each with its place.
     """
     rows = (row for file in _files(path, ".csv") for row in _csv_rows(file))
-    return _samples(rows, path, target, features, group)
+    return _samples(rows, path, target, features, group, texts)
 
 
 def parquet(
-    path: str | Path | None, target: str, *, features: Sequence[str] | None = None, group: str | None = None
+    path: str | Path | None,
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    group: str | None = None,
+    texts: bool = False,
 ) -> ArraySamples:
     """Samples from a Parquet file or from every .parquet file of a folder; arguments as for `csv`.
 
@@ -46,7 +57,7 @@ def parquet(
         DataError: as for `csv`; lines are row numbers.
     """
     rows = (row for file in _files(path, ".parquet") for row in _parquet_rows(file))
-    return _samples(rows, path, target, features, group)
+    return _samples(rows, path, target, features, group, texts)
 
 
 def _files(path: str | Path | None, suffix: str) -> list[Path]:
@@ -123,9 +134,11 @@ def _samples(
     target: str,
     features: Sequence[str] | None,
     group: str | None,
+    texts: bool,
 ) -> ArraySamples:
     """One pass over the rows, so that memory holds numbers and not the table's text."""
     x = array("f")
+    words: list[str] = []
     places: list[str] = []
     answers: list[Any] = []
     owners: list[str] = []
@@ -136,15 +149,20 @@ def _samples(
             owners.append(_file(place) if group == "file" else str(_filled(place, row, group)))
         if features is None:
             features = [column for column in row if column not in (target, group)]
-        x.extend([number(place, column, _cell(place, row, column)) for column in features])
+        if not texts:
+            x.extend([number(place, column, _cell(place, row, column)) for column in features])
+        elif len(features) == 1:
+            words.append(str(_filled(place, row, features[0])))
+        else:
+            raise DataError(f"{path} has {len(features)} columns beside {target!r}; leave one, of texts")
     if not places:
         raise DataError(f"{path} has no rows; give it at least two")
     if not features:
         raise DataError(f"{path} has no column to predict {target!r} from; add one, or name it in features=")
     y, names = targets(places, answers, target)
     groups = np.unique(owners, return_inverse=True)[1].astype(np.int64) if group else None
-    inputs = np.frombuffer(x, np.float32).reshape(len(places), len(features))
-    return ArraySamples(inputs, y, groups=groups, class_names=names)
+    numbers = np.frombuffer(x, np.float32).reshape(-1, len(features))
+    return ArraySamples(np.array(words) if texts else numbers, y, groups=groups, class_names=names)
 
 
 def _file(place: str) -> str:

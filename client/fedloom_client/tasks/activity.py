@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedloom_client import ArraySamples, Data, Standardize, Task, Training
+from fedloom_client import ArraySamples, Choice, Data, Real, Standardize, Task, Training, Whole
 from fedloom_client.sources.packaged import packaged
 
 WINDOW = 128
@@ -90,4 +90,12 @@ task = Task(
     partition="natural",
     clients=0,
     baselines={"majority class": majority, "logistic regression on window statistics": statistics},
+    space={
+        "training.optimizer": Choice(("adam", "adamw", "momentum")),
+        "training.lr": Real(low=2e-4, high=0.05, log=True),
+        "training.batch_size": Choice((16, 32, 64)),
+        "training.epochs": Whole(low=1, high=5),
+        "training.weight_decay": Real(low=0.0, high=0.01),
+        "training.clip_norm": Choice((0.0, 1.0, 5.0)),
+    },
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from fedloom_client import ArraySamples, Data, Standardize, Task, Training
+from fedloom_client import ArraySamples, Choice, Data, Real, Standardize, Task, Training, Whole
 from fedloom_client.sources.packaged import packaged
 
 WINDOW = 20  # days: about a month of trading
@@ -72,4 +72,12 @@ task = Task(
     partition="natural",
     clients=0,
     baselines={"last price": naive_zero, "training mean": naive_mean},
+    space={
+        "training.optimizer": Choice(("adam", "adamw", "momentum")),
+        "training.lr": Real(low=1e-4, high=0.05, log=True),
+        "training.batch_size": Choice((64, 128, 256, 512)),
+        "training.epochs": Whole(low=1, high=3),
+        "training.weight_decay": Real(low=0.0, high=0.01),
+        "training.clip_norm": Choice((0.0, 1.0, 5.0)),
+    },
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ VANISHED = 1e-4
 # Measured: networks that learn stayed between 9e-4 and 5.4 (the built-in tasks and 20 layers with batch
 # norm); 6 to 15 sigmoid layers and 20 plain ReLU ones gave 5e-7 and less, ReLU layers that start with
 # weights of deviation 1, and a recurrent one with gain 3, gave 1e4 and more.
-_LOOK_EVERY = 16
-_SPIKE = 10.0
-_SMALL_WEIGHT = 1e-3  # a weight of this root mean square counts as this big: layers may start at zero
+LOOK_EVERY = 16
+SPIKE = 10.0
+SMALL_WEIGHT = 1e-3  # a weight of this root mean square counts as this big: layers may start at zero
 
 
 class GradientHealth:
@@ -35,12 +36,8 @@ class GradientHealth:
 
     def __init__(self, model: nn.Module) -> None:
         self.steps, self.mean, self.largest = 0, 0.0, 0.0
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._parameters = list(parameters.values())
-        # Layers are judged by their weight matrices. Biases and scales are not: before a normalisation
-        # their gradient is truly zero; nor look-up tables: a batch touches few of their rows.
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-        self._layers = {name: p for name, p in parameters.items() if p.ndim > 1 and id(p) not in tables}
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._layers = judged_layers(model)
         self._looks = 0
         self._starved: Counter[str] = Counter()
         self._exploded: dict[str, float] = {}
@@ -48,7 +45,7 @@ class GradientHealth:
     def look(self) -> float:
         """Take in the gradients of a step; returns their global L2 norm."""
         norm = math.hypot(*(_norm(p.grad) for p in self._parameters))
-        if self.steps % _LOOK_EVERY == 0 or norm > _SPIKE * self.mean:
+        if self.steps % LOOK_EVERY == 0 or norm > SPIKE * self.mean:
             self._look_at_layers(norm)
         self.steps += 1
         self.mean += (norm - self.mean) / self.steps
@@ -57,25 +54,13 @@ class GradientHealth:
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences that name the worst layer, at most one of a kind."""
-        found: list[str] = []
-        if self._exploded:
-            layer = max(self._exploded, key=self._exploded.__getitem__)
-            found.append(
-                f"gradients explode in layer {layer} (norm {self._exploded[layer]:.3g} times its weights'); "
-                "lower training.lr or set training.clip_norm"
-            )
         starved = [name for name in self._layers if self._starved[name] > self._looks / 2]
-        if starved:  # the first: what vanishes does so on the way from the loss to the input
-            found.append(
-                f"gradients vanish in layer {starved[0]} (norm under {VANISHED:g} of the strongest layer's, "
-                "each relative to its weights'); use normalisation, skip connections or another activation"
-            )
-        return tuple(found)
+        return sentences(self._exploded, starved)
 
     def _look_at_layers(self, norm: float) -> None:
         self._looks += 1
         ratios = {
-            name: _norm(p.grad) / max(_norm(p.detach()), _SMALL_WEIGHT * math.sqrt(p.numel()))
+            name: _norm(p.grad) / max(_norm(p.detach()), SMALL_WEIGHT * math.sqrt(p.numel()))
             for name, p in self._layers.items()
         }
         exploded = {name: ratio for name, ratio in ratios.items() if ratio > EXPLODED}
@@ -86,6 +71,39 @@ class GradientHealth:
         weak = VANISHED * max(ratios.values(), default=0.0)
         # All are zero where only the last bias still learns: nothing else gets through a dead layer.
         self._starved.update(name for name, ratio in ratios.items() if ratio < weak or ratio == 0)
+
+
+def judged_layers(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable weight matrices by name.
+
+    Biases and scales are not judged: before a normalisation their gradient is truly zero; nor look-up
+    tables: a batch touches few of their rows.
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {name: p for name, p in trained if p.ndim > 1 and id(p) not in tables}
+
+
+def sentences(exploded: Mapping[str, float], starved: Sequence[str]) -> tuple[str, ...]:
+    """Sentences that name the worst layer, at most one of a kind.
+
+    Args:
+        exploded: layer -> the largest norm of its gradient, relative to its weights'.
+        starved: layers in the order in which they run.
+    """
+    found: list[str] = []
+    if exploded:
+        layer = max(exploded, key=exploded.__getitem__)
+        found.append(
+            f"gradients explode in layer {layer} (norm {exploded[layer]:.3g} times its weights'); "
+            "lower training.lr or set training.clip_norm"
+        )
+    if starved:  # the first: what vanishes does so on the way from the loss to the input
+        found.append(
+            f"gradients vanish in layer {starved[0]} (norm under {VANISHED:g} of the strongest layer's, "
+            "each relative to its weights'); use normalisation, skip connections or another activation"
+        )
+    return tuple(found)
 
 
 def _norm(tensor: Tensor | None) -> float:

@@ -1,7 +1,11 @@
 """One optimiser step: forward, backward, the proximal term, the look at the gradients, clipping, update."""
 
 import math
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedloom_client.torch_trainer.clipping import clip
@@ -29,8 +33,12 @@ class Step:
         self.loss_function = loss_function
         self.training = assignment.training
         self.mu = assignment.proximal_mu
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.start = [p.detach().clone() for p in self.parameters] if self.mu else []
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(named.values())
+        anchor, offset = assignment.anchor, assignment.offset
+        own = [(name, p.detach()) for name, p in named.items()] if self.mu else []
+        self.start = [_tensor(anchor[name]) if anchor else p.clone() for name, p in own]
+        self.offset = [_tensor(offset[name]) for name in named] if offset else []
         self.optimiser = make_optimiser(self.parameters, self.training)
         self.health = GradientHealth(model)
 
@@ -53,7 +61,14 @@ class Step:
         return value
 
     def _pull_to_start(self) -> None:
-        """Add the gradient of FedProx's mu/2 * ||w - w_start||^2, which is mu * (w - w_start)."""
+        """Add the gradient of FedProx's mu/2 * ||w - w_start||^2, mu * (w - w_start), and the offset."""
         for p, start in zip(self.parameters, self.start, strict=False):  # no start: no proximal term
             if p.grad is not None:
                 p.grad.add_(p.detach() - start, alpha=self.mu)
+        for p, offset in zip(self.parameters, self.offset, strict=False):
+            if p.grad is not None:
+                p.grad.add_(offset)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array))

@@ -14,7 +14,7 @@ from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.loop import train
 from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.state import load_arrays, read_arrays, statistics
-from fedloom_client.torch_trainer.tensors import TensorCache, input_tensor
+from fedloom_client.torch_trainer.tensors import Fetch, TensorCache, input_tensor
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import TrainingError
@@ -67,6 +67,9 @@ class TorchTrainer:
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
         model = self.module(arrays)
+        for name, parameter in model.named_parameters():
+            if name in assignment.frozen:
+                parameter.requires_grad_(False)
         validate = (lambda: self._loss_on(model, shard.validation)) if len(shard.validation) else None
         with reproducible(assignment.seed):
             return train(model, self._loss, count, self._tensors.fetch(shard.train), assignment, validate)
@@ -83,6 +86,10 @@ class TorchTrainer:
         metrics = {self.task.metric: standard_metric(self.task.loss, *pair)}
         metrics |= {name: float(metric(*pair)) for name, metric in self.task.metrics.items()}
         return Evaluation(loss, metrics, len(samples))
+
+    def tensors(self, samples: Samples) -> Fetch:
+        """Batches of `samples` by index as tensors, kept in memory where they fit."""
+        return self._tensors.fetch(samples)
 
     def outputs(self, arrays: Arrays, x: NDArray[Any]) -> NDArray[Any]:
         """The model's outputs (N, ...) on ready inputs (N, ...)."""

@@ -53,11 +53,12 @@ class Manifest:
         input: what infer.onnx takes, after preprocessing.
         output: what it gives.
         classes: names of the classes by index; empty where unknown.
-        preprocess: `kind` (none, standardize, vocabulary or custom) and its constants.
+        preprocess: `kind` (none, standardize, vocabulary, wordpieces or custom) and its constants.
         kind: what train.onnx trains: `head` takes features of infer*.onnx, `full` takes inputs, and
             `quantised` takes inputs and trains with the rounding of infer.int8.onnx.
         trainable: what was chosen to be trained, in words.
         parameters: names of the trained arrays, all of them in arrays.safetensors.
+        tied: second names of shared arrays -> the name that the graphs use.
         training: settings of training by default.
         serve: the file that answers fastest within half a point of the best accuracy: infer.onnx or
             infer.int8.onnx.
@@ -80,6 +81,7 @@ class Manifest:
     training: Mapping[str, Any]
     serve: str
     rounded: Mapping[str, Rounded] = field(default_factory=dict[str, Rounded])
+    tied: Mapping[str, str] = field(default_factory=dict[str, str])
     measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -113,6 +115,7 @@ def read_manifest(text: str | bytes) -> Manifest:
             training=dict(content["training"]),
             serve=content["serve"],
             rounded={_text(n): Rounded(**p) for n, p in content["rounded"].items()},
+            tied={_text(n): _text(first) for n, first in content.get("tied", {}).items()},
             measured=dict(content["measured"]),
             versions=dict(content["versions"]),
             provenance=dict(content["provenance"]),

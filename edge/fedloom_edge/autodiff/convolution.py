@@ -7,70 +7,16 @@ dilation d, pads p.
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from fedloom_edge.autodiff.depthwise import small_depthwise
 from fedloom_edge.autodiff.elementwise import _only
 from fedloom_edge.autodiff.rules import Gradients, Tape, rule
-from fedloom_edge.autodiff.values import Node, Value
+from fedloom_edge.autodiff.values import Node
+from fedloom_edge.autodiff.window import Window, window
 from fedloom_edge.errors import InputError
 
 _MOST_SHIFTS = 49  # elements of a kernel up to which its gradient is formed shift by shift
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves over the spatial axes; one entry an axis in each tuple.
-
-    Attributes:
-        kernel: sizes.
-        strides: steps.
-        dilations: distances between a kernel's elements.
-        begin: zeros before the first element.
-        end: zeros after the last, as far as a window reaches; negative if the windows stop short of it.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-
-    @property
-    def pads(self) -> list[int]:
-        """Pads as attributes have them; what windows do not reach is left out."""
-        return [*self.begin, *(max(end, 0) for end in self.end)]
-
-    @property
-    def unreached(self) -> list[int]:
-        """Elements after the last window, an axis each."""
-        return [max(-end, 0) for end in self.end]
-
-
-def window(node: Node, large: Value, small: Value, kernel: tuple[int, ...]) -> Window:
-    """The window of a node that maps spatial sizes `large` to `small` (a convolution or pooling).
-
-    Raises:
-        InputError: a spatial axis follows the batch.
-    """
-    if None in large.shape[2:] or None in small.shape[2:]:
-        raise InputError(f"{node} has a spatial axis of variable size; export the model with fixed ones")
-    rank = len(kernel)
-    strides = tuple(int(s) for s in node.attributes.get("strides", [1] * rank))
-    dilations = tuple(int(d) for d in node.attributes.get("dilations", [1] * rank))
-    sizes = list(zip(large.typical[2:], small.typical[2:], kernel, strides, dilations, strict=True))
-    reach = [s * (o - 1) + (k - 1) * d + 1 - i for i, o, k, s, d in sizes]  # beyond the input, both sides
-    auto = node.attributes.get("auto_pad", b"NOTSET")
-    auto = auto.decode() if isinstance(auto, bytes) else auto
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        total = [max(r, 0) for r in reach]
-        begin = [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total]
-    elif auto == "VALID":
-        begin = [0] * rank
-    else:
-        begin = [int(p) for p in node.attributes.get("pads", [0] * 2 * rank)][:rank]
-    end = tuple(r - b for r, b in zip(reach, begin, strict=True))
-    return Window(kernel, strides, dilations, tuple(begin), end)
 
 
 @rule("Conv")
@@ -78,17 +24,17 @@ def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """X gets the transposed convolution of D with W; W the correlation of X with D; the bias Σ D."""
     d, (x, w) = _only(gradients), node.inputs[:2]
     kernel = g.values[w].typical[2:]
+    if node.saved:
+        return [*small_depthwise(node, d, g), _bias(node, d, g)]
     move = window(node, g.values[x], g.values[node.outputs[0]], kernel)
     group = int(node.attributes.get("group", 1))
-    into: list[str | None] = [None, None, None]
+    into: list[str | None] = [None, None, _bias(node, d, g)]
     if g.wanted(x):
         into[0] = into_input(d, w, x, move, group, g)
     if g.wanted(w):
         into[1] = into_kernel(
             x, d, move, group, g.values[x].typical[1:], g.values[node.outputs[0]].typical[1:], g
         )
-    if (bias := node.input(2)) and g.wanted(bias):
-        into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
 
 
@@ -101,7 +47,7 @@ def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     group = int(node.attributes.get("group", 1))
     moves = {"strides": list(move.strides), "dilations": list(move.dilations)}
     shared: dict[str, Any] = moves | {"group": group}
-    into: list[str | None] = [None, None, None]
+    into: list[str | None] = [None, None, _bias(node, d, g)]
     if g.wanted(x):
         padded = _padded(d, move, g)
         into[0] = g.op("Conv", padded, w, pads=[0] * 2 * len(kernel), **shared)
@@ -111,9 +57,14 @@ def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
         into[1] = into_kernel(
             _padded(d, move, g), x, _unpadded(move), group, (channels, *sizes), g.values[x].typical[1:], g
         )
-    if (bias := node.input(2)) and g.wanted(bias):
-        into[2] = g.reduce(d, [0, *range(2, g.values[x].rank)], keep=False)
     return into
+
+
+def _bias(node: Node, d: str, g: Tape) -> str | None:
+    """Σ D over examples and places."""
+    if not (bias := node.input(2)) or not g.wanted(bias):
+        return None
+    return g.reduce(d, [0, *range(2, g.values[node.inputs[0]].rank)], keep=False)
 
 
 def into_input(d: str, w: str, x: str, move: Window, group: int, g: Tape) -> str:

@@ -84,4 +84,5 @@ def _mean(losses: str, slope: str, z: str, y: str, g: Tape) -> tuple[str, str]:
 
 
 def _count(y: str, g: Tape) -> str:
-    return g.op("Cast", g.op("Size", y), to=1)
+    """The number of targets (1,): a runtime folds Shape away where the batch is fixed, and Size not."""
+    return g.op("Cast", g.op("Shape", y), to=1)

@@ -4,6 +4,7 @@ import json
 
 import onnx
 
+from fedloom_edge.autodiff.depthwise import is_small_depthwise, lower_small_depthwise
 from fedloom_edge.autodiff.dropout import lower_dropout
 from fedloom_edge.autodiff.forward import Forward
 from fedloom_edge.autodiff.normalisation import lower_batch_norm, lower_instance_norm, lower_layer_norm
@@ -59,6 +60,8 @@ def write_forward(
                 written = lower_instance_norm(node, g)
             case "GRU" | "LSTM" | "RNN":
                 written = lower_recurrent(node, g)
+            case "Conv" if is_small_depthwise(node, g):
+                written = lower_small_depthwise(node, g)
             case "MaxPool":
                 written = lower_max_pool(node, g)
             case "Gather" if node.inputs[0] in padding:

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from fedloom_edge.autodiff.convolution import Window, window
 from fedloom_edge.autodiff.elementwise import _only
 from fedloom_edge.autodiff.rules import Gradients, Tape, rule
 from fedloom_edge.autodiff.values import Node
+from fedloom_edge.autodiff.window import Window, window
 
 
 @rule("MaxPool")

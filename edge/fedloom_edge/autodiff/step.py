@@ -90,6 +90,7 @@ def build_train_step(
         statistics=tuple(new_statistics),
         states=states,
         classes=classes,
+        forward_bytes=sum(_bytes(g.values[name]) for node in forward.nodes for name in node.outputs if name),
     )
     return _model(forward, signature, outputs, g)
 
@@ -229,6 +230,10 @@ def _named_outputs(nodes: list[onnx.NodeProto], outputs: dict[str, str]) -> list
                 if name in named:
                     names[index] = named[name]
     return nodes + copies
+
+
+def _bytes(value: Value) -> int:
+    return math.prod(value.typical) * value.dtype.itemsize
 
 
 def _info(name: str, value: Value, as_name: str = "") -> onnx.ValueInfoProto:

@@ -95,12 +95,32 @@ class Board(_message.Message):
     def __init__(self, model: _Optional[str] = ..., machine: _Optional[str] = ..., system: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("run", "heartbeat_seconds")
+    __slots__ = ("run", "heartbeat_seconds", "artefact", "no_artefact")
     RUN_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACT_FIELD_NUMBER: _ClassVar[int]
+    NO_ARTEFACT_FIELD_NUMBER: _ClassVar[int]
     run: str
     heartbeat_seconds: float
-    def __init__(self, run: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ...) -> None: ...
+    artefact: File
+    no_artefact: str
+    def __init__(self, run: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., artefact: _Optional[_Union[File, _Mapping]] = ..., no_artefact: _Optional[str] = ...) -> None: ...
+
+class File(_message.Message):
+    __slots__ = ("sha256", "bytes")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    bytes: int
+    def __init__(self, sha256: _Optional[bytes] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("sha256", "offset")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    offset: int
+    def __init__(self, sha256: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
     __slots__ = ("id", "kind", "round", "arrays", "constants", "settings", "seed", "proximal_mu", "seconds")

@@ -143,6 +143,83 @@ class Link(object):
             _registered_method=True)
 
 
+class ArtefactsStub(object):
+    """Files for devices, known by their SHA-256; beside Link, with the same certificates.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Fetch = channel.unary_stream(
+                '/fedloom.v1.Artefacts/Fetch',
+                request_serializer=fedloom__protos_dot_v1_dot_link__pb2.FetchRequest.SerializeToString,
+                response_deserializer=fedloom__protos_dot_v1_dot_link__pb2.Piece.FromString,
+                _registered_method=True)
+
+
+class ArtefactsServicer(object):
+    """Files for devices, known by their SHA-256; beside Link, with the same certificates.
+    """
+
+    def Fetch(self, request, context):
+        """The file's bytes from `offset` on, in pieces of at most 1 MiB. Nothing but the offset is kept
+        of an interrupted transfer, so it goes on at any coordinator that has the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ArtefactsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Fetch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=fedloom__protos_dot_v1_dot_link__pb2.FetchRequest.FromString,
+                    response_serializer=fedloom__protos_dot_v1_dot_link__pb2.Piece.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'fedloom.v1.Artefacts', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('fedloom.v1.Artefacts', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Artefacts(object):
+    """Files for devices, known by their SHA-256; beside Link, with the same certificates.
+    """
+
+    @staticmethod
+    def Fetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedloom.v1.Artefacts/Fetch',
+            fedloom__protos_dot_v1_dot_link__pb2.FetchRequest.SerializeToString,
+            fedloom__protos_dot_v1_dot_link__pb2.Piece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class EnrolStub(object):
     """Served on a port of its own, where a caller needs no certificate yet.
     """

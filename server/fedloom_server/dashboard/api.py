@@ -33,6 +33,7 @@ class Api:
         self.catalog = catalog
         self.read_only = read_only
         self._matrices = Matrices()
+        self._restarts = control.Restarts()
 
     def runs(self, request: Request, values: Values) -> Any:
         """Every run, the newest first."""
@@ -44,6 +45,9 @@ class Api:
         with self._run(values) as (run, folder, database):
             answer = run_history(run, folder, database, values["after_round"], values["after_event"])
             answer["actions"] = [] if self.read_only else control.actions(answer["status"])
+            answer["restart"] = self._restarts.told(folder, database.fact("process"))
+            if answer["restart"]["starting"]:
+                answer["actions"] = [name for name in answer["actions"] if name != "restart"]
             return answer
 
     def spread(self, request: Request, values: Values) -> Any:
@@ -170,7 +174,7 @@ class Api:
         folder = self._folder(values)[1]
         body = values["body"]
         who = f"{request.state.who} at {client_address(request)}"
-        return control.ask(folder, str(body.get("action")), body.get("client"), who)
+        return control.ask(folder, str(body.get("action")), body.get("client"), who, self._restarts)
 
     def _folder(self, values: Values) -> tuple[str, Path]:
         run = values["run"]

@@ -33,12 +33,17 @@ PAGES = (
 
 
 def make_app(
-    catalog: Catalog, access: Access, *, hosts: frozenset[str], secure: bool = False, read_only: bool = False
+    catalog: Catalog,
+    access: Access,
+    tail: Tail,
+    *,
+    hosts: frozenset[str],
+    secure: bool = False,
+    read_only: bool = False,
 ) -> ASGIApp:
-    """The dashboard of a catalog's runs as an ASGI application."""
+    """The dashboard of a catalog's runs, which `tail` follows, as an ASGI application."""
     table = endpoints(Api(catalog, read_only=read_only), Login(access, secure, read_only))
     described = document(table)
-    tail = Tail(catalog)
     assets = dict(_files(resources.files("fedloom_server.dashboard").joinpath("static"), ""))
 
     @asynccontextmanager

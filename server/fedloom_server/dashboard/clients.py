@@ -5,12 +5,16 @@ from itertools import pairwise
 from typing import Any
 
 from fedloom_server.dashboard.database import Database, columnar, finite
+from fedloom_server.dashboard.devices import device_of
+from fedloom_server.messages import DOWNLOAD, NORM, UPLOAD
 
 _ALIKE = 1.2  # the largest shard against the smallest, below which there are no groups
 _PART = (
     "status", "reason", "examples", "loss", "metric", "gradient_norm", "seconds", "finished",
-    "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
+    "bytes_up", "bytes_down",
 )  # fmt: skip
+_MEASURED = {"update_norm": NORM, "download_seconds": DOWNLOAD, "upload_seconds": UPLOAD}
+"""What the coordinator measures itself and keeps among a client's metrics."""
 _JOINED = (
     "client", "status", "reason", "examples", "train_loss", "gradient_norm", "update_norm", "seconds",
     "finished", "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
@@ -20,7 +24,6 @@ _JOINED = (
 
 def round_clients(database: Database, number: int) -> dict[str, Any]:
     """What every client did in a round: its training and, beside it, its evaluation."""
-    norms = _norms(database, "round", number)
     rows = database.table("client_round", ("client", "phase", *_PART), "WHERE round = ?", (number,))
     joined: dict[int, dict[str, Any]] = {}
     for client, phase, *cells in rows:
@@ -37,8 +40,8 @@ def round_clients(database: Database, number: int) -> dict[str, Any]:
             into |= {"evaluate_status": part["status"], "metric": part["metric"], "loss": part["loss"]}
             if part["reason"]:
                 into["reason"] = into.get("reason") or part["reason"]
-    for who, norm in norms.items():
-        joined.setdefault(who, {"client": who})["update_norm"] = norm
+    for who, measured in _measured(database, "round", number).items():
+        joined.setdefault(who, {"client": who}).update(measured)
     rows = [tuple(joined[client].get(name) for name in _JOINED) for client in sorted(joined)]
     return {"round": number, **columnar(_JOINED, rows)}
 
@@ -66,8 +69,9 @@ def client(database: Database, number: int) -> dict[str, Any] | None:
         columnar(columns, database.table("client_round", columns, query, (number, phase)))
         for phase in ("train", "evaluate")
     )
-    norms = _norms(database, "client", number)
-    trained["update_norm"] = [norms.get(round_number) for round_number in trained["round"]]
+    measured = _measured(database, "client", number)
+    for name in _MEASURED:
+        trained[name] = [measured.get(place, {}).get(name) for place in trained["round"]]
     events = ("id", "time", "kind", "round", "data")
     told = database.table("event", events, "WHERE client = ? ORDER BY id DESC LIMIT 100", (number,))
     return {
@@ -78,6 +82,8 @@ def client(database: Database, number: int) -> dict[str, Any] | None:
             {**dict(zip(events, row, strict=True)), "data": finite(json.loads(row[4]))} for row in told
         ],
         "excluded": number in (database.fact("excluded") or []),
+        "attacker": number in (database.fact("attackers") or []),
+        "device": device_of(database, number),
     }
 
 
@@ -96,19 +102,24 @@ def failures(database: Database, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def _norms(database: Database, of: str, number: int) -> dict[int, float]:
-    """Norms of updates `of` a round by client, or of a client by round.
+def _measured(database: Database, of: str, number: int) -> dict[int, dict[str, float]]:
+    """_MEASURED of the training `of` a round by client, or of a client by round.
 
-    An accepted update's stands among its metrics, a refused one's beside the kept update.
+    A refused update's norm stands beside the update that is kept for inspection.
     """
     by = "client" if of == "round" else "round"
-    query = (
-        f"SELECT {by}, json_extract(metrics, '$.\"update-norm\"') FROM client_round "
-        f"WHERE {of} = ? AND phase = 'train'"
+    cells = ", ".join(f"json_extract(metrics, '$.\"{metric}\"')" for metric in _MEASURED.values())
+    rows = database.rows(
+        f"SELECT {by}, {cells} FROM client_round WHERE {of} = ? AND phase = 'train'", (number,)
     )
-    rows = database.rows(query, (number,))
-    rows += database.table("quarantine", (by, "norm"), f"WHERE {of} = ?", (number,))
-    return {place: norm for place, norm in rows if norm is not None}
+    found = {
+        place: {name: value for name, value in zip(_MEASURED, values, strict=True) if value is not None}
+        for place, *values in rows
+    }
+    for place, norm in database.table("quarantine", (by, "norm"), f"WHERE {of} = ?", (number,)):
+        if norm is not None:
+            found.setdefault(place, {})["update_norm"] = norm
+    return found
 
 
 def _reason(database: Database, event: int) -> str:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fedloom_server.dashboard.state import state
 from fedloom_server.store import DATABASE
 
 ACTIONS = ("pause", "resume", "stop", "exclude", "include", "restart")
+LOG = "resume.log"
+"""What a run says that was started again from here, in its folder."""
 _OF_A_CLIENT = ("exclude", "include")
 _BUSY = 5.0  # seconds to wait for the round loop's own transaction
 
@@ -30,7 +33,58 @@ def actions(status: str) -> list[str]:
     }.get(status, [])
 
 
-def ask(folder: Path, action: str, client: Any, who: str) -> dict[str, Any]:
+class Restarts:
+    """Runs that were started again from here: whether they are up yet, and why not where they failed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def start(self, folder: Path, who: str) -> int:
+        """Start `fedloom resume` as a process of its own, which outlives the dashboard.
+
+        Returns:
+            The id of the request in the run's table `command`.
+
+        Raises:
+            ApiError: that is under way already.
+        """
+        with self._lock:
+            if self._starting(folder):
+                raise ApiError(409, "this run is being started again already")
+            number = _write(folder, "restart", None, who, taken=time.time())
+            with (folder / LOG).open("wb") as log:
+                self._processes[folder] = subprocess.Popen(
+                    [sys.executable, "-m", "fedloom_edge.cli", "resume", str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        return number
+
+    def told(self, folder: Path, taken_over_by: Any) -> dict[str, Any]:
+        """`starting`, and the `problem` of one that ended before it had taken the run over."""
+        with self._lock:
+            if self._starting(folder):
+                return {"starting": True, "problem": ""}
+            process = self._processes.get(folder)
+        mark = taken_over_by if isinstance(taken_over_by, dict) else {}
+        if process is None or mark.get("pid") == process.pid:
+            return {"starting": False, "problem": ""}
+        return {"starting": False, "problem": _last_words(folder / LOG)}
+
+    def _starting(self, folder: Path) -> bool:
+        process = self._processes.get(folder)
+        return process is not None and process.poll() is None
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip()[:500] for line in lines[::-1] if line.strip()), "it ended without a word")
+
+
+def ask(folder: Path, action: str, client: Any, who: str, restarts: Restarts) -> dict[str, Any]:
     """Write down what was asked, with who and when.
 
     Raises:
@@ -47,7 +101,7 @@ def ask(folder: Path, action: str, client: Any, who: str) -> dict[str, Any]:
         if action in _OF_A_CLIENT:
             _check_client(client, database.value("SELECT max(id) FROM client"))
     if action == "restart":
-        return _start_again(folder, who)
+        return {"id": restarts.start(folder, who), "action": action}
     return {"id": _write(folder, action, client if action in _OF_A_CLIENT else None, who), "action": action}
 
 
@@ -79,17 +133,3 @@ def _write(folder: Path, action: str, client: int | None, who: str, taken: float
 
 def _restart() -> list[str]:
     return ["restart"] if "resume" in COMMANDS else []
-
-
-def _start_again(folder: Path, who: str) -> dict[str, Any]:
-    """Start `fedloom resume` as a process of its own, which outlives the dashboard."""
-    number = _write(folder, "restart", None, who, taken=time.time())
-    with (folder / "resume.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "fedloom_edge.cli", "resume", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    return {"id": number, "action": "restart"}

@@ -22,6 +22,11 @@ def devices(database: Database) -> list[dict[str, Any]]:
     return found
 
 
+def device_of(database: Database, client: int) -> dict[str, Any] | None:
+    """The device that is a client of the run, or None."""
+    return next((device for device in devices(database) if device["client"] == client), None)
+
+
 def samples(database: Database, device: str, limit: int = 500) -> list[dict[str, Any]]:
     """A device's last samples in order."""
     where = "WHERE device = ? ORDER BY time DESC LIMIT ?"

@@ -1,6 +1,7 @@
 """A run's rounds, events and facts, from a point on: the same answer opens a page and keeps it fresh."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from fedloom_server.dashboard.state import LIVE, elapsed, eta, last_seen, state
 ROUND = (
     "number", "loss", "metric", "train_loss", "federated_loss", "federated_metric", "worst_metric",
     "clients_ok", "clients_failed", "rejected", "bytes_up", "bytes_down", "seconds",
-    "train_seconds", "aggregate_seconds",
+    "train_seconds", "aggregate_seconds", "norm_limit",
 )  # fmt: skip
 EVENTS = 200  # of them in one answer
 _FACTS = (
     "task", "engine", "strategy", "partition", "seed", "clients", "planned_rounds", "metric", "class_names",
     "training", "versions", "baselines", "reason", "started", "onnx_difference", "excluded", "privacy",
-    "quarantine", "guard",
+    "attackers",
 )  # fmt: skip
 
 
@@ -27,19 +28,20 @@ def run_history(
     facts = database.facts()
     now = state(database)
     recent = database.rows("SELECT seconds FROM round WHERE number > 0 ORDER BY number DESC LIMIT 10")
-    rounds = database.table("round", ROUND, "WHERE number > ? ORDER BY number", (after_round,))
+    where = "WHERE number > ? ORDER BY number"
+    rounds = columnar(ROUND, database.table("round", ROUND, where, (after_round,)))
+    rounds["epsilon"] = _epsilon(database, where, after_round)
     return {
         "id": run,
         "name": folder.name,
         "folder": str(folder),
         **now.as_json(),
-        "facts": finite({key: facts[key] for key in _FACTS if key in facts}),
+        "facts": finite({key: facts[key] for key in _FACTS if key in facts}) | _disturbed(facts),
         "seconds": elapsed(facts),
         "eta": eta(now, [seconds for (seconds,) in recent]),
         "last_seen": last_seen(folder, database),
         "live": now.status in LIVE,
-        "rounds": columnar(ROUND, rounds),
-        "epsilon": _epsilon(database),
+        "rounds": rounds,
         "events": events(database, after_event, EVENTS, newest=True),
         "commands": open_commands(database),
     }
@@ -69,9 +71,13 @@ def open_commands(database: Database) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _epsilon(database: Database) -> float | None:
-    """The privacy spent so far, where the run keeps a ledger of it."""
-    value = database.value(
-        "SELECT json_extract(metrics, '$.epsilon') FROM round ORDER BY number DESC LIMIT 1"
-    )
-    return float(value) if isinstance(value, int | float) else None
+def _epsilon(database: Database, where: str, after_round: int) -> list[Any]:
+    """The privacy spent after each round: the metric `epsilon` of runs that account for it."""
+    rows = database.rows(f"SELECT json_extract(metrics, '$.epsilon') FROM round {where}", (after_round,))
+    return [value if isinstance(value, int | float) else None for (value,) in rows]
+
+
+def _disturbed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The attack and the faults that a simulation was asked for."""
+    asked = facts.get("arguments") or {}
+    return {name: asked[name] for name in ("attack", "faults") if asked.get(name)}

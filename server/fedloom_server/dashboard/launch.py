@@ -1,10 +1,11 @@
 """Starts the dashboard beside a run, as a process of its own that ends with the run's."""
 
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedloom_edge.errors import RunError
@@ -49,3 +50,13 @@ def dashboard_beside(folder: Path) -> Iterator[str]:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def linger() -> None:
+    """Keep the dashboard of a run that has ended until whoever sits at the terminal has seen enough."""
+    if not sys.stdin.isatty():
+        return
+    sys.stdout.write("the dashboard stays open; Ctrl-C ends it\n")
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        signal.pause()

@@ -1,6 +1,7 @@
 """Runs the dashboard's server: what it may listen on, the link that it prints, and how it ends."""
 
 import argparse
+import signal
 import socket
 import ssl
 import sys
@@ -14,8 +15,9 @@ from fedloom_server.dashboard.access import Access, read_token, session_key
 from fedloom_server.dashboard.app import make_app
 from fedloom_server.dashboard.catalog import Catalog
 from fedloom_server.dashboard.command import LOOPBACK
+from fedloom_server.dashboard.tail import Tail
 
-_GRACE = 1  # seconds for open streams at the end; without it a stream keeps the server for good
+_GRACE = 1  # seconds for open answers at the end
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -33,14 +35,17 @@ def serve(arguments: argparse.Namespace) -> int:
     listener = _listen(arguments.host, arguments.port, any_port=arguments.any_port)
     port = listener.getsockname()[1]
     shown = _shown(arguments.host)
+    tail = Tail(catalog)
     app = make_app(
         catalog,
         access,
+        tail,
         hosts=_hosts(arguments.host, arguments.allow_host),
         secure=secure,
         read_only=arguments.read_only,
     )
-    server = uvicorn.Server(
+    server = _Server(
+        tail,
         uvicorn.Config(
             app,
             log_level="warning",
@@ -51,18 +56,37 @@ def serve(arguments: argparse.Namespace) -> int:
             timeout_keep_alive=30,
             limit_concurrency=512,
             ws="none",
+            # What the server extra brings, also where uvloop and httptools happen to be installed: the
+            # bound below is h11's, and uvloop raises where a browser has gone away.
+            loop="asyncio",
+            http="h11",
             h11_max_incomplete_event_size=16_384,
             ssl_certfile=arguments.tls_cert,
             ssl_keyfile=arguments.tls_key,
-        )
+        ),
     )
     address = f"{'https' if secure else 'http'}://{shown}:{port}"
     _say(address, access)
+    # A command ends with its output's pipe; a server must not end with a browser that goes away.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if arguments.until_stdin_closes:
         threading.Thread(target=_end_with_stdin, args=[server], daemon=True).start()
     with listener:
         server.run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Lets the streams go before it waits for open answers, so that it ends at once and without a word."""
+
+    def __init__(self, tail: Tail, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._tail = tail
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        self._tail.end_streams()
+        await super().shutdown(sockets)
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:

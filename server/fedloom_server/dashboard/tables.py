@@ -7,7 +7,10 @@ from typing import Any
 from fedloom_server.dashboard.database import Database
 from fedloom_server.dashboard.endpoint import ApiError
 
-TABLES = ("run", "client", "round", "client_round", "event", "command", "device", "device_sample")
+TABLES = (
+    "run", "client", "round", "client_round", "event", "command", "quarantine", "device", "device_sample",
+    "checkpoint", "client_state",
+)  # fmt: skip
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

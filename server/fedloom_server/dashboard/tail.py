@@ -25,6 +25,12 @@ class Stream:
     def __init__(self) -> None:
         self._pending: dict[str, Any] = {}
         self._ready = asyncio.Event()
+        self._over = False
+
+    def end(self) -> None:
+        """Let the reader go."""
+        self._over = True
+        self._ready.set()
 
     def tell(self, notices: dict[str, Any]) -> None:
         """Add notices; a newer one replaces an older one, so a slow reader makes nothing grow."""
@@ -40,6 +46,8 @@ class Stream:
             except TimeoutError:
                 yield "event: ping\ndata: {}\n\n"
                 continue
+            if self._over:
+                return
             self._ready.clear()
             notices, self._pending = self._pending, {}
             yield f"event: runs\ndata: {json.dumps({'time': time.time(), 'runs': notices})}\n\n"
@@ -72,6 +80,11 @@ class Tail:
                 for stream in self.streams:
                     stream.tell(notices)
             await asyncio.sleep(POLL)
+
+    def end_streams(self) -> None:
+        """Let every reader go."""
+        for stream in self.streams:
+            stream.end()
 
     def close(self) -> None:
         """Let go of every store."""

@@ -23,10 +23,12 @@ from fedloom_edge.errors import InputError, LinkError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_protos.v1.link_pb2_grpc import (
     LinkServicer,
+    add_ArtefactsServicer_to_server,
     add_EnrolServicer_to_server,
     add_LinkServicer_to_server,
 )
 from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.depot import Depot
 from fedloom_server.link.enrolment import Enrolment, address_of
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.jobs import Job, Outcome
@@ -64,6 +66,7 @@ class Coordinator(LinkServicer):
         task: str,
         task_digest: bytes,
         heartbeat: float = 5.0,
+        depot: Depot | None = None,
     ) -> None:
         self.inbox = inbox
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -76,6 +79,8 @@ class Coordinator(LinkServicer):
         self._task = task
         self._task_digest = task_digest
         self._heartbeat = heartbeat
+        self._depot = depot or Depot(None)
+        self._depot.authenticate = self._authenticate
         self._sessions: dict[str, Session] = {}
         self._serials: dict[str, int] = {}
         self._gone: dict[str, float] = {}
@@ -178,7 +183,8 @@ class Coordinator(LinkServicer):
         self._devices.connected(hello, address, self._clients.get(device))
         self._devices.event("device-connected", device, "")
         log.info("%s connected from %s (%s, %s)", device, address, hello.board.model, hello.trainer)
-        session.send(welcome=pb.Welcome(run=self._run, heartbeat_seconds=self._heartbeat))
+        welcome = pb.Welcome(run=self._run, heartbeat_seconds=self._heartbeat)
+        session.send(welcome=self._depot.announce(welcome))
         if (job := self._jobs.get(device)) is not None:
             session.offer(job)
         try:
@@ -237,6 +243,7 @@ class Coordinator(LinkServicer):
         mutual = grpc.ssl_server_credentials([pair], self._fleet.authority.pem, require_client_auth=True)
         server = grpc.aio.server(options=_OPTIONS)
         add_LinkServicer_to_server(self, server)
+        add_ArtefactsServicer_to_server(self._depot, server)
         self.link_port = await self._serve(server, "--listen", listen, mutual)
         door = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=16)
         add_EnrolServicer_to_server(Enrolment(self._fleet, self.link_port), door)

@@ -11,6 +11,7 @@ from flwr.app import Error, Message, MessageType
 from flwr.serverapp import Grid
 
 from fedloom_client.flower_app import CLIENT_FAILED
+from fedloom_client.orders import ALGORITHM
 from fedloom_edge.errors import RunError
 from fedloom_server.flower_ids import adopt_identity
 from fedloom_server.link.coordinator import Coordinator
@@ -126,7 +127,8 @@ class _Phase:
         for message in messages:
             device = grid._members[message.metadata.dst_node_id]
             records = message.content.array_records
-            arrays, constants = (contents.of(records.get(name)) for name in ("arrays", "preprocess"))
+            arrays = contents.of(records.get("arrays"))
+            constants = contents.with_broadcast(records.get("preprocess"), records.get(ALGORITHM))
             work = to_work(message, grid._run_name, grid._clients[device], arrays, constants)
             query = message.metadata.message_type == MessageType.QUERY
             limit = _SUMMARY_BYTES if query else 2 * arrays.bytes + _SPARE_BYTES
@@ -189,7 +191,8 @@ class _Phase:
             log.warning("%s: %s", outcome.device, outcome.reason)
             return Message(Error(CLIENT_FAILED, f"{outcome.device}: {outcome.reason}"), reply_to=message)
         client = self._clients[outcome.device]
-        return to_reply(message, outcome.result, client, self._coordinator.inbox.content(outcome.work))
+        content = self._coordinator.inbox.content(outcome.work)
+        return to_reply(message, outcome.result, client, content, outcome.transfers)
 
     def _say(self, waiting: set[str], said: float) -> float:
         now = time.monotonic()

@@ -1,10 +1,12 @@
 """The works of the phase that is going on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from fedloom_client.wire import Content
 from fedloom_protos.v1 import link_pb2 as pb
+from fedloom_server.messages import DOWNLOAD, UPLOAD
 
 
 @dataclass
@@ -16,12 +18,29 @@ class Job:
         work: as it is offered, each time with the same id.
         contents: where the chunks of its arrays and constants are.
         limit: most bytes of arrays that its result may have.
+        offered: when it was first offered, on the monotonic clock; 0 before.
+        fetched: when the last chunk of it that the device asked for was sent; 0 before.
+        returned: when its result was announced; 0 before.
     """
 
     device: str
     work: pb.Work
     contents: tuple[Content, Content]
     limit: int
+    offered: float = 0.0
+    fetched: float = 0.0
+    returned: float = 0.0
+
+    @property
+    def transfers(self) -> dict[str, float]:
+        """Seconds that the model took to the device and its result back, as metrics; call it at the end.
+
+        The download is 0 where the device had the model already, as it does from evaluating it.
+        """
+        return {
+            DOWNLOAD: max(self.fetched - self.offered, 0.0),
+            UPLOAD: time.monotonic() - self.returned,
+        }
 
     def chunk(self, digest: bytes) -> bytes:
         """A chunk that the device asks for.
@@ -35,12 +54,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: a result, or the reason why there is none."""
+    """What came of a job: a result, or the reason why there is none; with the result, `Job.transfers`."""
 
     device: str
     work: str
     result: pb.Result | None
     reason: str = ""
+    transfers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 Deliver = Callable[[Outcome], None]

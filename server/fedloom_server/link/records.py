@@ -11,6 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fedloom_client.orders import ALGORITHM, RUN, SETTINGS, Orders
+from fedloom_client.records import HeldArray
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
 from fedloom_protos.v1 import link_pb2 as pb
@@ -38,6 +40,16 @@ class Contents:
             self._made[id(record)] = (record, content)
         return self._made[id(record)][1]
 
+    def with_broadcast(self, constants: ArrayRecord | None, broadcast: ArrayRecord | None) -> Content:
+        """Constants and what an algorithm broadcasts, under its prefix, as one content."""
+        if broadcast is None:
+            return self.of(constants)
+        if id(broadcast) not in self._made:
+            records = {**(constants or {}), **{f"{ALGORITHM}/{name}": a for name, a in broadcast.items()}}
+            content = Content({name: _view(array) for name, array in records.items()})
+            self._made[id(broadcast)] = (broadcast, content)
+        return self._made[id(broadcast)][1]
+
 
 def to_work(message: Message, run: str, client: int, arrays: Content, constants: Content) -> pb.Work:
     """The work that a message asks of the device with shard `client`.
@@ -51,7 +63,7 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
         round=int(config.get("server-round", 0)),
         arrays=arrays.tensors,
         constants=constants.tensors,
-        settings=settings({key: value for key, value in config.items() if key.startswith("training.")}),
+        settings=settings(_settings(config, run)),
         proximal_mu=float(config.get("proximal-mu", 0.0)),
     )
     if "seed" in config:
@@ -61,9 +73,20 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
     return work
 
 
-def to_reply(message: Message, result: pb.Result, client: int, content: Path | None) -> Message:
-    """A device's result as the reply that Flower and the guard expect."""
-    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures}
+def _settings(config: Mapping[str, Any], run: str) -> dict[str, Any]:
+    chosen = {key: value for key, value in config.items() if key.startswith(SETTINGS)}
+    return chosen if Orders.from_config(config) == Orders() else {**chosen, RUN: run}
+
+
+def to_reply(
+    message: Message,
+    result: pb.Result,
+    client: int,
+    content: Path | None,
+    measured: Mapping[str, float] | None = None,
+) -> Message:
+    """A device's result as the reply that Flower and the guard expect, with what the link `measured`."""
+    metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures} | dict(measured or {})
     metrics["num-examples"] = result.examples
     records: dict[str, Any] = {}
     kind = message.metadata.message_type
@@ -125,6 +148,8 @@ def _view(array: Array) -> NDArray[Any]:
     """A Flower array as numpy's, on the same bytes."""
     if isinstance(array, StoredArray):
         return array.numpy()
+    if isinstance(array, HeldArray):
+        return array.held
     head = BytesIO(array.data[:4096])
     version = npy.read_magic(head)
     if version != (1, 0):  # a header of more than 64 kB: numpy reads it, with a copy

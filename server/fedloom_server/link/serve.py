@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the longest a phase of a round takes",
     )
     parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
+    parser.add_argument(
+        "--compress",
+        default="",
+        metavar="CODEC",
+        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the coordinator's own test data")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; default: runs/TASK-TIME")
@@ -51,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trainer",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="what the agents of --local train with",
+        help="what the agents of --local train with; auto: onnx, or torch where a model cannot be exported",
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="watch the run in a browser; prints a link that works once"
     )
     add_config_argument(parser, *SECTIONS)
 

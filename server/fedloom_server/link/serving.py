@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any, Self
 
 from rich.logging import RichHandler
 
-from fedloom_client.device.home import ShardOf
+from fedloom_client.device.home import ShardOf, TrainerName
 from fedloom_client.device.starting import task_digest
 from fedloom_client.loading import load_data, load_task
+from fedloom_client.orders import Orders
 from fedloom_client.samples import Data
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
@@ -27,11 +28,15 @@ from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.checkpoints import Keep
+from fedloom_server.commands import Stopped
+from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.link.artefact import run_artefact
 from fedloom_server.link.coordinator import Coordinator
+from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
@@ -40,7 +45,7 @@ from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.norms import GuardSettings
 from fedloom_server.process_mark import process_mark
-from fedloom_server.progress import RoundTable
+from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.resume import kept_arguments
 from fedloom_server.store import DATABASE, RunStore
@@ -93,6 +98,7 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
+            orders=Orders(compress=options.compress),
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
         )
@@ -100,7 +106,13 @@ class Serving:
             Fleet(options.fleet).close()
         data = load_data(task, options.data)
         check_task(task, data)
-        strategy = make_strategy(options.strategy, settings["strategy"], clients=plan.clients, lr=training.lr)
+        strategy = make_strategy(
+            options.strategy,
+            settings["strategy"],
+            clients=plan.clients,
+            lr=training.lr,
+            optimizer=training.optimizer,
+        )
         require_codec(strategy)
         return cls(
             options=options,
@@ -119,28 +131,37 @@ class Serving:
         # systemd stops a unit with SIGTERM: the round is broken off, devices are told, nothing is lost.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            made = RunStore.reopen(self.out) if self.resume else RunStore.create(self.out, self._facts())
-            with made as store:
+            with ExitStack() as stack:
+                made = RunStore.reopen(self.out) if self.resume else RunStore.create(self.out, self._facts())
+                store = stack.enter_context(made)
                 if self.resume:
                     store.set_facts({"status": "running", "reason": "", "process": process_mark()})
+                if self.options.dashboard:
+                    sys.stdout.write(f"{stack.enter_context(dashboard_beside(self.out))}\n")
+                    sys.stdout.flush()
                 status, reason, code = self._serve(store)
                 store.set_facts({"status": status, "reason": reason})
                 store.event(status, reason=reason)
                 result = finish_run(store, self.plan.task, self.data)
+                self._say(result)
+                if self.options.dashboard and code == 0:
+                    linger()
         except (OSError, sqlite3.OperationalError) as error:
             raise InputError(
                 f"{self.out}: {error}; make room, then go on with: fedloom resume {self.out}"
             ) from error
-        metric = self.plan.task.metric
-        if result["final"]:
-            sys.stdout.write(f"{metric} on the held-out test set: {result['final'][metric]:.4f}\n")
-        sys.stdout.write(f"{self.out}: result.json, run.db, model.safetensors, model.onnx, report.png\n")
         if code:
             sys.stderr.write(
                 f"fedloom: {status}: {reason}; the rounds so far are in {self.out}, "
                 f"go on with: fedloom resume {self.out}\n"
             )
         return code
+
+    def _say(self, result: Mapping[str, Any]) -> None:
+        metric = self.plan.task.metric
+        if result["final"]:
+            sys.stdout.write(f"{metric} on the held-out test set: {result['final'][metric]:.4f}\n")
+        sys.stdout.write(f"{self.out}: result.json, run.db, model.safetensors, model.onnx, report.png\n")
 
     def _facts(self) -> dict[str, Any]:
         local = self.options.local
@@ -160,7 +181,7 @@ class Serving:
             "link_run": secrets.token_hex(8),
             "command": "serve",
             "arguments": {
-                **kept_arguments(self.options, without=()),
+                **kept_arguments(self.options, without=("dashboard",)),
                 "task": _absolute(self.options.task),
             },
         }
@@ -172,6 +193,7 @@ class Serving:
     def _serve(self, store: RunStore) -> tuple[str, str, int]:
         """Wait for the devices and run the rounds; returns status, reason and exit code."""
         began = time.perf_counter()
+        before: float = store.facts().get("seconds") or 0.0
         try:
             with self._link(store) as grid:
                 known = _enlisted(store)
@@ -183,16 +205,22 @@ class Serving:
                 self._rounds(store, grid, len(devices))
         except KeyboardInterrupt:
             return "interrupted", "stopped by the user", INTERRUPTED
+        except Stopped as stopped:
+            return "interrupted", str(stopped), INTERRUPTED
         except FedloomError as error:
             return "failed", str(error), error.exit_code
         finally:
-            store.set_facts({"seconds": time.perf_counter() - began})
+            store.set_facts({"seconds": before + time.perf_counter() - began})
         return "finished", "", 0
 
     def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> None:
         plan = replace(self.plan, clients=clients)
         strategy = make_strategy(
-            self.options.strategy, self.strategy_options, clients=clients, lr=plan.training.lr
+            self.options.strategy,
+            self.strategy_options,
+            clients=clients,
+            lr=plan.training.lr,
+            optimizer=plan.training.optimizer,
         )
         counts = self._recipe(clients).open().label_counts() if self.options.local else None
         with ExitStack() as stack:
@@ -206,7 +234,7 @@ class Serving:
                 trainer,
                 self.data.test,
                 store,
-                [table, board],
+                [table, board, ProgressFacts(store)],
                 lambda client: None if counts is None else counts[client].tolist(),
             ).run(grid)
 
@@ -221,6 +249,7 @@ class Serving:
         fleet = self._fleet()
         devices = DeviceLog(self.out / DATABASE)
         digest = task_digest(self.options.task)
+        artefact, why, trainer = self._artefact()
         coordinator = Coordinator(
             fleet,
             Inbox(self.out / "inbox"),
@@ -229,6 +258,7 @@ class Serving:
             task=self.plan.task.name,
             task_digest=digest,
             heartbeat=_HEARTBEAT,
+            depot=Depot(artefact, why),
         )
         listen = "127.0.0.1:0" if local else self.options.listen
         coordinator.start(listen, _enrol(listen, self.options.enrol))
@@ -242,7 +272,7 @@ class Serving:
                 ]
                 address = f"127.0.0.1:{coordinator.link_port}"
                 task = _absolute(self.options.task)
-                agents.start(fleet, address, task, self.options.data, shards, self.options.trainer)
+                agents.start(fleet, address, task, self.options.data, shards, trainer)
             else:
                 log.info(
                     "devices connect at port %d and enrol at port %d",
@@ -255,6 +285,20 @@ class Serving:
             agents.stop()
             coordinator.stop(reason)
             fleet.close()
+
+    def _artefact(self) -> tuple[Path | None, str, TrainerName]:
+        """The artefact for devices, or why there is none; and what the agents of --local train with."""
+        if self.options.local and self.options.trainer == "torch":
+            return None, "the run was begun with --trainer torch", "torch"
+        strategy = make_strategy(
+            self.options.strategy, self.strategy_options, clients=self.plan.clients, lr=self.plan.training.lr
+        )
+        path, why = run_artefact(self.plan, strategy, self.data, self.out)
+        if path is None:
+            if self.options.local and self.options.trainer == "onnx":
+                raise InputError(f"--trainer onnx: {why}")
+            log.warning("devices need torch for this run: %s", why)
+        return path, why, "onnx" if path else "torch"
 
     def _fleet(self) -> Fleet:
         if not self.options.local:

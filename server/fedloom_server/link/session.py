@@ -86,6 +86,7 @@ class Session:
     def offer(self, job: Job) -> None:
         """Offer a work, first or again."""
         self._pieces.clear()  # of an offer before, which this one replaces
+        job.offered = job.offered or time.monotonic()
         self.send(work=job.work)
 
     def close(self, code: grpc.StatusCode, reason: str) -> None:
@@ -125,6 +126,12 @@ class Session:
                 return
             else:
                 await context.write(self._pieces.popleft()())
+                self._sent_piece()
+
+    def _sent_piece(self) -> None:
+        job = self._hub.job_of(self.device)
+        if job is not None and not self._pieces:
+            job.fetched = time.monotonic()
 
     async def _read(self, context: Any) -> None:
         silence = max(SILENCE_BEATS * self._heartbeat, 3.0)
@@ -187,6 +194,7 @@ class Session:
             work = check_text("result", result.work, 64)
             self.send(acknowledgement=pb.Acknowledgement(work=work, reason=reason))
             return
+        job.returned = job.returned or time.monotonic()
         if self._uploading is not None:
             self._uploading.cancel()
         self._uploading = asyncio.create_task(self._upload(job, result))
@@ -212,7 +220,8 @@ class Session:
                 await self._arrival(assembly)
             self._receiving = None
             self._hub.inbox.keep(result)
-        counted = self._hub.deliver(Outcome(self.device, result.work, result))
+        outcome = Outcome(self.device, result.work, result, transfers=job.transfers)
+        counted = self._hub.deliver(outcome)
         self.send(acknowledgement=pb.Acknowledgement(work=result.work, counted=counted))
 
     async def _arrival(self, assembly: Assembly) -> None:

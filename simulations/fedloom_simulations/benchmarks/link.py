@@ -26,7 +26,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.flower_app import to_record
+from fedloom_client.records import to_record
 from fedloom_client.training import Training
 from fedloom_client.wire import CHUNK
 from fedloom_server.fleet.fleet import Fleet

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedloom_client.flower_app import from_record, to_record
+from fedloom_client.records import from_record, to_record
 from fedloom_edge.cli import main as fedloom
 
 LIMIT = 300.0

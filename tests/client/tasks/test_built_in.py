@@ -29,7 +29,7 @@ def loaded(request):
 
 
 def test_every_built_in_task_is_held_here():
-    assert {*SIZES, "fashion", "transfer"} == set(BUILT_IN)
+    assert {*SIZES, "fashion", "transfer", "sentences"} == set(BUILT_IN)
 
 
 def test_all_of_the_data_is_there_and_the_model_fits_it(loaded):

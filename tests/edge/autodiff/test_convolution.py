@@ -57,6 +57,25 @@ def test_conv(agree, w, group, per, batch, bias, seed):
 
 
 @LAW
+@given(w=windows(), channels=st.integers(2, 4), size=st.integers(1, 9), batch=st.integers(1, 3),
+       bias=st.booleans(), seed=seeds)  # fmt: skip
+def test_depthwise_conv_of_small_and_of_larger_maps(agree, w, channels, size, batch, bias, seed):
+    """Up to 36 places to 36 it is a matrix a channel, and else a convolution."""
+    rank = len(w["kernel"])
+    wide = [max(s, min(size, 4 if rank == 3 else 9)) for s in sizes(w)]
+    feeds = {
+        "x": normal(seed, (batch, channels, *wide)),
+        "w": normal(seed + 1, (channels, 1, *w["kernel"])),
+    } | ({"b": normal(seed + 2, channels)} if bias else {})
+
+    def function(x, kernel, b=None):
+        return CONV[rank](x, kernel, b, w["stride"], w["pad"], w["dilation"], channels)
+
+    moves = {"strides": w["stride"], "pads": w["pad"] * 2, "dilations": w["dilation"]}
+    agree(function, "Conv", feeds, group=channels, **moves)
+
+
+@LAW
 @given(w=windows(), group=st.integers(1, 2), per=st.tuples(st.integers(1, 2), st.integers(1, 2)),
        batch=st.integers(1, 2), tail=st.integers(0, 2), seed=seeds)  # fmt: skip
 def test_conv_transpose(agree, w, group, per, batch, tail, seed):

@@ -8,14 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 JSON = {"content-type": "application/json", "x-fedloom": "1"}
 
 
@@ -36,15 +41,36 @@ class Server:
         environment = {**os.environ, "XDG_STATE_HOME": str(state)}
         port = [] if "--port" in options else ["--port", "0"]
         command = [*FEDLOOM, "dashboard", str(folder), *port, *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        self.line = self.process.stdout.readline()
-        assert self.line, self.process.communicate()[1]
+        state.mkdir(exist_ok=True)
+        # A file, which cannot fill up as a pipe does, and a session of its own: signals that other
+        # tests send to their group are not for it.
+        number, self._log = tempfile.mkstemp(prefix="dashboard-", suffix=".log", dir=state)
+        with os.fdopen(number, "wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        until(lambda: "\n" in self.log() or self.process.poll() is not None)
+        self.line = self.log().partition("\n")[0] + "\n"
+        assert self.line.startswith("dashboard: "), self.fate()
         self.base = re.search(r"https?://[^/ ]+", self.line)[0]
         self.host = self.base.split("//")[1]
         self.link = self.line.split()[1]
         self.cookie = ""
+
+    def log(self) -> str:
+        """What the server has said so far."""
+        return Path(self._log).read_text()
+
+    def fate(self) -> str:
+        """How the server fares, for the message of a test that cannot reach it."""
+        code = self.process.poll()
+        ended = "is still running" if code is None else f"ended with code {code}"
+        return f"the dashboard (process {self.process.pid}) {ended}; it said:\n{self.log()[-4000:]}"
 
     def ask(self, path: str, method: str = "GET", body: object = None, **headers: str) -> Answer:
         """One request, exactly as given: nothing tidies the path."""
@@ -59,8 +85,11 @@ class Server:
                 sent["content-length"] = str(len(content))
             for name, value in sent.items():
                 connection.putheader(name, value)
-            connection.endheaders(content)
-            answer = connection.getresponse()
+            try:
+                connection.endheaders(content)
+                answer = connection.getresponse()
+            except (ConnectionError, TimeoutError) as error:
+                raise AssertionError(f"{method} {path}: {error!r}; {self.fate()}") from error
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
     def get(self, path: str) -> Any:
@@ -79,8 +108,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.terminate()
-        self.process.communicate(timeout=20)
-        return self.process.returncode
+        return self.process.wait(20)
 
 
 def until(condition, seconds: float = 60.0) -> Any:
@@ -126,6 +154,16 @@ def watched(finished, tmp_path_factory) -> Iterator[Server]:
     server.log_in()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory) -> Path:
+    """The folder of a finished run in which two of eight clients attack and others fail now and then."""
+    folder = tmp_path_factory.mktemp("attacked") / "attacked"
+    options = ["--clients", "8", "--rounds", "2", "--attack", "scale:0.25:30", "--faults", "drop=0.2"]
+    command = [*FEDLOOM, "simulate", "digits", *options, "--seed", "1", "--out", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture
@@ -176,3 +214,69 @@ def moody_task(tmp_path) -> Path:
         "task = replace(digits, name='moody', model=Moody)\n"
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None and not os.environ.get("CI"):
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page that notes everything which should not happen."""
+
+    def __init__(self, browser: Browser, server: Any, size: str = "desktop", theme: str = "light") -> None:
+        width, height = SIZES[size]
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, bypass_csp=False
+        )
+        name, _, value = server.cookie.partition("=")
+        self.context.add_cookies([{"name": name, "value": value, "url": server.base}])
+        self.page: Page = self.context.new_page()
+        self.base = server.base
+        self.bad: list[str] = []
+        self.page.on("pageerror", lambda error: self.bad.append(str(error)))
+        self.page.on("console", lambda said: self.bad.append(said.text) if said.type == "error" else None)
+        self.context.on("request", lambda request: self.note_request(request.url))
+
+    def note_request(self, url: str) -> None:
+        if urlsplit(url).netloc != urlsplit(self.base).netloc:
+            self.bad.append(f"a request to {url}")
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.base + path)
+        self.page.wait_for_selector("h1")
+        return self.page
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """`tab(server, "phone", "dark")` -> a Tab; at the end none of them may have noted anything."""
+    tabs: list[Tab] = []
+
+    def make(server: Any, size: str = "desktop", theme: str = "light") -> Tab:
+        tabs.append(Tab(browser, server, size, theme))
+        return tabs[-1]
+
+    yield make
+    bad = [line for one in tabs for line in one.bad]
+    for one in tabs:
+        one.close()
+    assert bad == []
+
+
+def at_least(page: Page, number: int) -> None:
+    page.wait_for_function(
+        "(n) => Number(document.getElementById('main').dataset.round) >= n", arg=number, timeout=120_000
+    )
+
+
+def shown_round(page: Page) -> int:
+    return int(page.evaluate("() => document.getElementById('main').dataset.round"))

@@ -170,6 +170,53 @@ def test_two_runs_differ_where_their_settings_do(serve, copied, finished):
     assert [run["name"] for run in told["runs"]] == ["copied", "other"]
 
 
+def test_the_guards_line_and_the_attackers_are_told(serve, attacked):
+    server = serve(attacked)
+    run = run_id(attacked)
+    told = server.get(f"/runs/{run}")
+    facts = told["facts"]
+    assert (facts["attack"], facts["faults"], len(facts["attackers"])) == ("scale:0.25:30", "drop=0.2", 2)
+    refused = set()
+    for number, line in zip(told["rounds"]["number"], told["rounds"]["norm_limit"], strict=True):
+        if number == 0:
+            assert line is None
+            continue
+        clients = server.get(f"/runs/{run}/rounds/{number}/clients")
+        rows = zip(*(clients[name] for name in ("client", "status", "update_norm", "reason")), strict=True)
+        for client, status, norm, reason in rows:
+            if status == "ok":
+                assert line is None or norm <= line
+            elif status == "rejected":
+                assert norm > line
+                assert f"at most {line:.4g}" in reason
+                refused.add(client)
+    assert refused == set(facts["attackers"])
+    kinds = {(entry["client"], entry["kind"]) for entry in server.get(f"/runs/{run}/failures")}
+    assert {(client, "rejected") for client in refused} <= kinds
+    assert "failed" in {kind for _, kind in kinds}
+    assert server.get(f"/runs/{run}/clients/{min(refused)}")["attacker"]
+    kept = server.ask(f"/api/v1/runs/{run}/tables/quarantine.csv").body.decode()
+    assert len(list(csv.DictReader(io.StringIO(kept)))) >= 2
+    with sqlite3.connect(f"file:{attacked / 'run.db'}?mode=ro", uri=True) as connection:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+    for name in set(names) - {"sqlite_sequence"}:
+        for form in ("csv", "parquet"):
+            assert server.ask(f"/api/v1/runs/{run}/tables/{name}.{form}").status == 200, (name, form)
+
+
+def test_the_privacy_spent_is_told_where_a_run_accounts_for_it(tmp_path, serve):
+    with RunStore.create(tmp_path / "run", {"privacy": {"budget": 8.0, "delta": 1e-5}}) as store:
+        for number in range(3):
+            metrics = {"accuracy": 0.5, **({"epsilon": 1.5 * number} if number else {})}
+            with store.transaction():
+                store.add_round(Round(number, 0.1, 0.5, metrics), [])
+    told = serve(tmp_path / "run").get(f"/runs/{run_id(tmp_path / 'run')}")
+    assert told["rounds"]["epsilon"] == [None, 1.5, 3.0]
+    assert told["facts"]["privacy"] == {"budget": 8.0, "delta": 1e-5}
+
+
 def test_a_spreadsheet_takes_no_reason_for_a_formula(tmp_path, serve):
     with RunStore.create(tmp_path / "run", {"clients": 1}) as store:
         store.event("failed", client=0, reason="x")

@@ -1,9 +1,11 @@
 """The dashboard lets nobody in who should not be: a test for each line of the promise."""
 
 import http.client
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,22 @@ def test_read_only_takes_no_command_and_offers_none(serve, copied):
     assert server.post(f"/runs/{run}/commands", {"action": "stop"}).status == 403
     assert server.get(f"/runs/{run}")["actions"] == []
     assert server.get("/session")["read_only"]
+
+
+def test_browsers_that_go_away_in_the_middle_of_an_answer_do_not_end_it(serve, finished):
+    server = serve(finished)
+    host, port = server.host.split(":")
+    for number in range(300):
+        path = ("/api/v1/stream", "/static/vendor/uPlot.iife.min.js", "/api/v1/runs")[number % 3]
+        request = f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\nCookie: {server.cookie}\r\n\r\n"
+        try:
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(request.encode() * 3)
+                time.sleep(number % 10 / 2000)
+        except ConnectionError as error:
+            raise AssertionError(server.fate()) from error
+    assert server.get("/runs")
+    assert "Traceback" not in server.log()
 
 
 def test_wrong_secrets_are_slowed_down(serve, finished):

@@ -14,8 +14,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.flower_app import to_record
 from fedloom_client.node import Description
+from fedloom_client.records import to_record
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_protos.v1 import link_pb2 as pb
@@ -76,12 +76,19 @@ class Site:
         self.port = 0
         self.start()
 
-    def start(self):
+    def start(self, depot=None):
         """Start a coordinator, as after a restart where there was one before: on the same port."""
         log = DeviceLog(self.folder / "run" / DATABASE)
         inbox = Inbox(self.folder / "run" / "inbox")
         self.coordinator = Coordinator(
-            self.fleet, inbox, log, run="test", task="small", task_digest=DIGEST, heartbeat=self.heartbeat
+            self.fleet,
+            inbox,
+            log,
+            run="test",
+            task="small",
+            task_digest=DIGEST,
+            heartbeat=self.heartbeat,
+            depot=depot,
         ).start(f"{self.listen}:{self.port}", f"{self.listen}:0")
         self.port = self.coordinator.link_port
         self.grid = LinkGrid(self.coordinator, self.quorum, "test")
@@ -94,7 +101,7 @@ class Site:
         certificate = self.fleet.registry.admit(name, request, self.fleet.authority)
         return Identity.of(key + certificate.public_bytes(Encoding.PEM), self.fleet.authority.pem)
 
-    def agent(self, name, worker=None, port=None, identity=None):
+    def agent(self, name, worker=None, port=None, identity=None, equip=None):
         """Start an agent; its identity and spool are kept from an agent of the same name before."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
@@ -104,7 +111,7 @@ class Site:
         address = f"127.0.0.1:{port or self.port}"
 
         async def make():
-            return Agent(home, address, Identity.load(home), worker or AddOne(), hello)
+            return Agent(home, address, Identity.load(home), worker or AddOne(), hello, equip=equip)
 
         agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
         self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)

@@ -56,7 +56,7 @@ def task(tmp_path):
 
 
 def simulate(task, folder, *options):
-    assert main(["simulate", task, *options, "--out", str(folder)]) == 0
+    assert main(["simulate", task, *options, "--backend", "torch", "--out", str(folder)]) == 0
     return result(folder)
 
 
@@ -101,7 +101,7 @@ def agents_left(folder):
 def test_a_served_run_has_the_weights_of_the_simulation_and_leaves_no_process(tmp_path):
     options = ("--rounds", "3", "--seed", "1")
     expected = simulate("digits", tmp_path / "simulated", "--clients", "3", *options)
-    served = Served(tmp_path / "served", "digits", "--local", "3", *options)
+    served = Served(tmp_path / "served", "digits", "--local", "3", "--trainer", "torch", *options)
     assert served.end() == 0, served.log()
     got = result(served.folder)
     assert got["arrays_sha256"] == expected["arrays_sha256"]
@@ -110,10 +110,39 @@ def test_a_served_run_has_the_weights_of_the_simulation_and_leaves_no_process(tm
     assert not agents_left(served.folder)
 
 
+def test_agents_without_torch_reach_what_the_simulation_reaches(tmp_path):
+    options = ("--rounds", "3", "--seed", "1")
+    expected = simulate("digits", tmp_path / "simulated", "--clients", "3", *options)
+    served = Served(tmp_path / "served", "digits", "--local", "3", *options)
+    until(lambda: served.rounds() > 1 or served.process.poll() is not None, 60)
+    maps = Path(f"/proc/{served.pid('local-0')}/maps").read_text()
+    assert served.end() == 0, served.log()
+    assert "onnxruntime" in maps
+    assert "torch" not in maps
+    assert "onnx_cpp2py" not in maps
+    got = result(served.folder)
+    assert abs(got["final"]["accuracy"] - expected["final"]["accuracy"]) <= 0.015
+    assert all(entry["clients_ok"] == 3 for entry in got["rounds"])
+
+
+def test_a_model_that_cannot_be_exported_is_trained_with_torch(tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(TASK.replace("return self.layer(x)", "return self.layer(x).cumprod(1)"))
+    served = Served(tmp_path / "served", str(path), "--local", "2", "--rounds", "1")
+    assert served.end() == 0, served.log()
+    assert "devices need torch for this run" in served.log()
+    with RunStore.open(served.folder) as store:
+        trainers = [row["trainer"] for row in store.execute("SELECT trainer FROM device")]
+    assert trainers == ["torch", "torch"]
+    served = Served(tmp_path / "again", str(path), "--local", "2", "--rounds", "1", "--trainer", "onnx")
+    assert served.end() == 2, served.log()
+    assert "--trainer onnx: " in served.log()
+
+
 def test_agents_killed_at_random_lose_no_update_and_none_counts_twice(tmp_path, task):
     options = ("--rounds", "10", "--seed", "2")
     expected = simulate(task, tmp_path / "simulated", "--clients", "3", *options)
-    served = Served(tmp_path / "served", task, "--local", "3", *options)
+    served = Served(tmp_path / "served", task, "--local", "3", "--trainer", "torch", *options)
     chance = random.Random(1)
     killed = 0
     until(lambda: served.rounds() > 0 or served.process.poll() is not None, 60)
@@ -132,7 +161,7 @@ def test_agents_killed_at_random_lose_no_update_and_none_counts_twice(tmp_path, 
 
 
 def test_a_hanging_agent_is_lost_and_the_run_goes_on(tmp_path, task):
-    options = ("--local", "3", "--rounds", "6", "--quorum", "0.5", "--grace", "2")
+    options = ("--local", "3", "--trainer", "torch", "--rounds", "6", "--quorum", "0.5", "--grace", "2")
     served = Served(tmp_path / "served", task, *options)
     until(lambda: served.rounds() > 1, 60)
     pid = served.pid("local-1")
@@ -186,3 +215,16 @@ def test_bad_input_is_one_line(tmp_path, capsys, options, said):
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--compress", "topk:0.3"), ("--strategy", "scaffold"), ("--strategy", "apfl")]
+)
+def test_devices_that_keep_something_come_to_a_simulations_result(task, tmp_path, options):
+    options = ("--rounds", "3", *options)
+    simulated = simulate(task, tmp_path / "simulated", "--clients", "2", *options)
+    served = Served(tmp_path / "served", task, "--local", "2", "--trainer", "torch", *options)
+    assert served.process.wait(120) == 0, served.log()
+    got = result(tmp_path / "served")
+    assert got["arrays_sha256"] == simulated["arrays_sha256"]
+    assert got["final"]["federated_accuracy"] == simulated["final"]["federated_accuracy"]

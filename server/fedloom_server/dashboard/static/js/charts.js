@@ -1,5 +1,6 @@
 // Line charts on uPlot: colours of the theme, size of the box, a legend in words, the figures as a table.
 import { figures, h, table } from "./dom.js";
+import { clock } from "./format.js";
 
 /** A colour of the style sheet as text that a canvas takes. */
 export function color(name) {
@@ -17,7 +18,7 @@ export function themed(draw) {
 
 /**
  * A chart of series over rounds.
- * options: {label, height, format, bounded, series: [{name, tone, dashed, steps}], bands: [[upper, lower, tone]]}
+ * options: {label, height, format, bounded, time, series: [{name, tone, dashed, steps}], bands: [[upper, lower, tone]]}
  * set(x, columns) draws; a column for every series and, behind them, for every edge of a band.
  */
 export function lineChart(options) {
@@ -55,7 +56,7 @@ const entry = (series, values, format) => h("li", {},
 const last = (values) => values.findLast((value) => value !== null && value !== undefined);
 
 function asTable(options, data) {
-  const columns = [["Round", (row) => String(data[0][row]), "number"], ...options.series.map((series, place) =>
+  const columns = [options.time ? ["Time", (row) => clock(data[0][row])] : ["Round", (row) => String(data[0][row]), "number"], ...options.series.map((series, place) =>
     [series.name, (row) => options.format(data[place + 1][row]), "number"])];
   return table(options.label, columns, data[0].map((_, row) => row).reverse());
 }
@@ -67,9 +68,9 @@ function uplotOptions(options, width, height) {
     width, height,
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     legend: { show: false },
-    scales: { x: { time: false }, y: { range: (_, low, high) => range(low, high, options) } },
+    scales: { x: { time: options.time ?? false }, y: { range: (_, low, high) => range(low, high, options) } },
     axes: [
-      { ...axis, size: 28, grid: { show: false }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] },
+      options.time ? { ...axis, size: 28, grid: { show: false }, values: (_, ticks) => ticks.map(clock) } : { ...axis, size: 28, grid: { show: false }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] },
       { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => options.tick ? options.tick(tick) : String(+tick.toPrecision(4))) },
     ],
     series: [{},
@@ -106,7 +107,7 @@ function tip(plot, options) {
     box.style.display = "none";
     return;
   }
-  box.textContent = [`${options.xName ?? "round"} ${plot.data[0][place]}`,
+  box.textContent = [`${options.xName ?? "round"} ${options.time ? clock(plot.data[0][place]) : plot.data[0][place]}`,
     ...options.series.map((series, at) => `${series.name}: ${options.format(plot.data[at + 1][place])}`)].join("\n");
   box.style.display = "block";
   const right = plot.cursor.left > plot.over.clientWidth / 2;

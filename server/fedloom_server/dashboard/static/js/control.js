@@ -19,12 +19,14 @@ export function controls(run, done) {
   let shown = "";
   return {
     element, said,
-    update(actions, commands, client) {
+    update(actions, commands, client, restart = { starting: false, problem: "" }) {
       const mine = actions.filter((action) => ["exclude", "include"].includes(action) === (client !== undefined));
-      const state = JSON.stringify([mine, commands.map((command) => command.id)]);
+      const state = JSON.stringify([mine, commands.map((command) => command.id), restart]);
       if (state === shown) return;
       shown = state;
-      said.textContent = commands.map((command) => `${command.client === null ? "The run" : `Client ${command.client}`} ${TAKEN[command.action]} (asked by ${command.who}).`).join(" ");
+      if (restart.starting) said.textContent = "The run is being started again…";
+      else if (restart.problem) said.textContent = `It could not be started again: ${restart.problem}`;
+      else said.textContent = commands.map((command) => `${command.client === null ? "The run" : `Client ${command.client}`} ${TAKEN[command.action]} (asked by ${command.who}).`).join(" ");
       fill(element, mine.map((action) => h("button", {
         class: action === "stop" || action === "exclude" ? "danger" : null, disabled: commands.some((command) => command.action === action),
         onclick: () => ask(run, action, client, done),

@@ -1,7 +1,7 @@
 // Numbers with units, and times, as people read them.
 
 const dash = "–";
-const known = (value) => typeof value === "number" && Number.isFinite(value);
+export const known = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** A loss or metric in four decimals. */
 export const figure = (value) => (!known(value) ? dash : Math.abs(value) < 0.01 && value !== 0 ? value.toPrecision(3) : value.toFixed(Math.abs(value) >= 100 ? 1 : 4));

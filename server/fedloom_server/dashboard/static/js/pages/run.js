@@ -3,7 +3,7 @@ import { get } from "../api.js";
 import { lineChart } from "../charts.js";
 import { controls } from "../control.js";
 import { badge, card, fill, h } from "../dom.js";
-import { ago, bytes, count, duration, figure, metricName, metricText, percent, plural } from "../format.js";
+import { ago, bytes, count, duration, figure, known, metricName, metricText, percent, plural } from "../format.js";
 import { historyOf } from "../history.js";
 import { listen, single } from "../live.js";
 import { beeswarm } from "../panels/beeswarm.js";
@@ -11,6 +11,7 @@ import { gantt } from "../panels/gantt.js";
 import { heatMap } from "../panels/heatmap.js";
 import { labels } from "../panels/labels.js";
 import { norms } from "../panels/norms.js";
+import { privacyCard } from "../panels/privacy.js";
 import { alertsCard, eventsCard, failuresCard, slowestCard } from "../panels/troubles.js";
 
 const SLOW = 1000; // ms between two readings of what is beside the curves
@@ -27,9 +28,10 @@ export async function show(main, run) {
   const alerts = alertsCard(run);
   const failures = failuresCard(run);
   const events = eventsCard();
+  const privacy = privacyCard();
   fill(main, head.element, h("div", { class: "grid" },
     curves.metric, curves.loss, alerts.element, failures.element, map.element, swarm.element, time.element,
-    norm.element, slow.element, curves.participation, curves.traffic, label.element, events.element, downloads(run)));
+    norm.element, slow.element, curves.participation, curves.traffic, privacy.element, label.element, events.element, downloads(run)));
   let spread = null;
   let clients = null;
   let shown = -1;
@@ -39,6 +41,7 @@ export async function show(main, run) {
     head.update(history);
     curves.update(history, spread);
     events.update(history);
+    privacy.update(history);
     main.dataset.round = String(history.round);
   };
   drawCurves();
@@ -73,6 +76,7 @@ export async function show(main, run) {
       curves.update(history, spread);
     }
     readClients().catch(head.wrong);
+    if (history.restart.starting && !history.live) setTimeout(again, SLOW); // nothing is in the store yet
   });
   const again = () => refresh().catch(head.wrong);
   again();
@@ -117,7 +121,8 @@ function header(run, done) {
       const { facts } = history;
       title.textContent = history.name;
       fill(status, badge(history.status));
-      sub.textContent = [facts.task, facts.strategy, facts.partition, plural(facts.clients, "client"), `seed ${facts.seed}`, `${facts.engine} engine`].join(" · ");
+      sub.textContent = [facts.task, facts.strategy, facts.partition, plural(facts.clients, "client"), `seed ${facts.seed}`, `${facts.engine} engine`,
+        facts.attack && `attack ${facts.attack}`, facts.faults && `faults ${facts.faults}`].filter(Boolean).join(" · ");
       const round = Math.max(history.round, 0);
       const open = history.live && history.progress?.round > round ? history.progress : null;
       const share = (round + (open ? ((open.phase === "train" ? 0 : 0.9) + (open.phase === "train" ? 0.9 : 0.1) * (open.done / open.total)) : 0)) / (history.planned || 1);
@@ -127,12 +132,12 @@ function header(run, done) {
         history.live ? history.eta !== null && `about ${duration(history.eta)} left` : history.seconds !== null && `took ${duration(history.seconds)}`,
         `last sign ${ago(history.last_seen)}`, !history.live && facts.reason].filter(Boolean).join(" · ");
       fill(tiles, tilesOf(history));
-      control.update(history.actions, history.commands);
+      control.update(history.actions, history.commands, undefined, history.live ? undefined : history.restart);
     },
   };
 }
 
-function tilesOf({ rounds, facts, epsilon, round: latest }) {
+function tilesOf({ rounds, facts, round: latest }) {
   const last = (name) => rounds[name].at(-1);
   const change = (name) => {
     const [before, after] = rounds[name].filter((value) => value !== null).slice(-2);
@@ -141,6 +146,7 @@ function tilesOf({ rounds, facts, epsilon, round: latest }) {
     return facts.metric === "accuracy" ? `${by >= 0 ? "+" : "−"}${Math.abs(100 * by).toFixed(1)} points` : `${by >= 0 ? "+" : "−"}${figure(Math.abs(by))}`;
   };
   const asked = last("clients_ok") + last("clients_failed") + last("rejected");
+  const spent = last("epsilon");
   const sum = (name) => rounds[name].reduce((total, value) => total + (value ?? 0), 0);
   const tile = (title, value, note, kind = "") => h("div", { class: `tile ${kind}` }, h("dt", {}, title), h("dd", {}, value, h("small", {}, note || "\u00a0")));
   return [
@@ -152,7 +158,7 @@ function tilesOf({ rounds, facts, epsilon, round: latest }) {
     tile("Refused", count(sum("rejected")), `${count(last("rejected") ?? 0)} in this round`, sum("rejected") ? "odd" : ""),
     tile("Traffic up", bytes(sum("bytes_up")), `down ${bytes(sum("bytes_down"))}`),
     tile("Time a round", latest > 0 ? duration(last("seconds")) : "–", latest > 0 ? `median ${duration(median(rounds.seconds.slice(1)))}` : ""),
-    epsilon !== null && tile("Privacy spent, ε", figure(epsilon), facts.privacy?.budget ? `of ${facts.privacy.budget}` : ""),
+    known(spent) && tile("Privacy spent, ε", figure(spent), known(facts.privacy?.budget) ? `of ${figure(facts.privacy.budget)}` : "", spent > facts.privacy?.budget ? "bad" : ""),
   ];
 }
 

@@ -1,4 +1,4 @@
-// The size of each client's update in the latest round, the guard's line, and who was refused.
+// The size of each client's update in the latest round, the guard's line, who was refused, and who attacks.
 import { canvasPanel } from "../canvas.js";
 import { color } from "../charts.js";
 import { badge, card, figures, h, table } from "../dom.js";
@@ -6,29 +6,33 @@ import { figure } from "../format.js";
 
 const HEIGHT = 190;
 const LEFT = 48;
+const WIDE = 12; // times, from the smallest norm to the largest, beyond which the scale is logarithmic
+const short = (value) => (value >= 1000 ? value.toExponential(0) : value.toPrecision(2));
 
 export function norms(run) {
   let dots = [];
   let line = null;
-  let most = 1;
+  let [least, most] = [0, 1];
+  let wide = false;
   let kind = "update_norm";
   const element = card("Update norms");
   const legend = h("ul", { class: "legend" });
   const note = h("p", { class: "note" });
   const x = (place) => LEFT + ((panel.element.clientWidth - LEFT - 8) * (place + 0.5)) / Math.max(dots.length, 1);
-  const y = (value) => HEIGHT - 12 - (value / most) * (HEIGHT - 26);
+  const share = (value) => (wide ? Math.log(Math.max(value, least) / least) / Math.log(most / least) : value / most);
+  const y = (value) => HEIGHT - 12 - share(value) * (HEIGHT - 26);
   const panel = canvasPanel({
     label: "Norm of each client's update in the latest round",
     height: HEIGHT,
     draw,
     under: (at) => {
       const dot = dots[Math.floor(((at - LEFT) / (panel.element.clientWidth - LEFT - 8)) * dots.length)];
-      return dot && `client ${dot.client}: ${dot.status}\n${figure(dot.value)}${dot.reason ? `\n${dot.reason}` : ""}`;
+      return dot && `client ${dot.client}: ${dot.status}\n${figure(dot.value)}${dot.attacks ? "\nan attacker" : ""}${dot.reason ? `\n${dot.reason}` : ""}`;
     },
   });
   const list = figures("Norm of each client", () => table("Norm of each client", [
     ["Client", (dot) => h("a", { href: `/runs/${run}/clients/${dot.client}` }, String(dot.client))], ["Norm", (dot) => figure(dot.value), "number"],
-    ["Status", (dot) => badge(dot.status)], ["Reason", (dot) => dot.reason || "–", "reason"],
+    ["Status", (dot) => badge(dot.status)], ["Attacks", (dot) => (dot.attacks ? "yes" : "no")], ["Reason", (dot) => dot.reason || "–", "reason"],
   ], dots.slice(0, 300)));
   element.append(legend, panel.element, note, list.element);
 
@@ -39,11 +43,11 @@ export function norms(run) {
       return;
     }
     context.textAlign = "right";
-    [0, most / 2, most].forEach((value) => {
+    (wide ? [least, Math.sqrt(least * most), most] : [0, most / 2, most]).forEach((value) => {
       context.fillStyle = color("rule");
       context.fillRect(LEFT, y(value), width - LEFT - 8, 1);
       context.fillStyle = color("muted");
-      context.fillText(value.toPrecision(2), LEFT - 8, y(value));
+      context.fillText(short(value), LEFT - 8, y(value));
     });
     context.textAlign = "left";
     if (line !== null) {
@@ -58,6 +62,12 @@ export function norms(run) {
       if (dot.status === "ok") context.arc(x(place), y(dot.value), size, 0, 7);
       else context.rect(x(place) - 4, y(dot.value) - 4, 8, 8);
       context.fill();
+      if (!dot.attacks) return;
+      context.strokeStyle = color("orange");
+      context.lineWidth = 1.5;
+      context.beginPath();
+      context.arc(x(place), y(dot.value), size + 4, 0, 7);
+      context.stroke();
     });
   }
 
@@ -69,14 +79,20 @@ export function norms(run) {
       kind = round.update_norm.some((value) => value !== null) ? "update_norm" : "gradient_norm";
       const title = kind === "update_norm" ? "Norm of each update" : "Gradient norm of each client";
       element.querySelector("h2").textContent = `${title}, round ${round.round}`;
-      dots = round.client.map((client, i) => ({ client, value: round[kind][i], status: round.status[i] ?? "ok", reason: round.reason[i] ?? "" })).filter((dot) => dot.value !== null || dot.status === "rejected");
-      line = kind === "update_norm" ? history.norm_line ?? null : null;
-      most = Math.max(...dots.map((dot) => dot.value ?? 0), line ?? 0, 1e-9) * 1.05;
+      const attackers = new Set(history.facts.attackers ?? []);
+      dots = round.client.map((client, i) => ({ client, value: round[kind][i], status: round.status[i] ?? "ok", reason: round.reason[i] ?? "", attacks: attackers.has(client) }))
+        .filter((dot) => dot.value !== null || dot.status === "rejected");
+      line = kind === "update_norm" ? history.rounds.norm_limit[history.rounds.number.indexOf(round.round)] ?? null : null;
+      const known = [...dots.map((dot) => dot.value), line].filter((value) => value !== null && value > 0);
+      most = Math.max(...known, 1e-9) * 1.05;
+      least = Math.min(...known, most) * 0.8;
+      wide = most / least > WIDE; // norms differ by factors, and the guard compares them by logarithm
       const refused = round.status.filter((status) => status === "rejected").length;
       legend.replaceChildren(
         h("li", {}, h("i", { class: "block tone-accent" }), "accepted"), h("li", {}, h("i", { class: "block tone-violet" }), `refused by the guard: ${refused}`),
-        ...(line === null ? [] : [h("li", {}, h("i", { class: "dashed tone-red" }), `guard's line ${figure(line)}`)]));
-      note.textContent = kind === "gradient_norm" ? "Mean over the client's steps, before clipping." : "";
+        ...(line === null ? [] : [h("li", {}, h("i", { class: "dashed tone-red" }), `guard's line ${figure(line)}`)]),
+        ...(dots.some((dot) => dot.attacks) ? [h("li", {}, h("i", { class: "ring tone-orange" }), `attackers: ${dots.filter((dot) => dot.attacks).length}`)] : []));
+      note.textContent = [kind === "gradient_norm" && "Mean over the client's steps, before clipping.", wide && "Logarithmic scale.", attackers.size && "Who attacks is known to the simulation alone, not to the guard."].filter(Boolean).join(" ");
       panel.redraw();
       list.redraw();
     },

@@ -1,0 +1,1 @@
+"""Federated algorithms: pure functions over arrays, one a file. Needs numpy only."""

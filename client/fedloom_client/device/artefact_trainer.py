@@ -1,0 +1,137 @@
+"""A Trainer that is given its graphs: it trains with onnxruntime what the coordinator has exported."""
+
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedloom_client.samples import Samples, Shard
+from fedloom_client.task import Task
+from fedloom_client.trainer import Assignment, Evaluation, Update
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.errors import DataError, TrainingError
+
+if TYPE_CHECKING:
+    from fedloom_client.onnx_trainer import OnnxTrainer
+    from fedloom_edge.artefact.storage import Artefact
+
+_FEATURE_BYTES = 512 << 20
+
+
+class ArtefactTrainer:
+    """OnnxTrainer's face; before `equip` there is nothing to train with.
+
+    onnxruntime is loaded with the first work and not before: an agent that waits is small.
+
+    Args:
+        task: its loss and metrics; its model is never made.
+        folder: where features of a frozen backbone are kept while the agent runs.
+    """
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        self._task, self._folder = task, folder
+        self._path: Path | None = None
+        self._artefact: Artefact | None = None
+        self._trainer: OnnxTrainer | None = None
+        self._frozen: Arrays = {}
+        self._features: deque[tuple[Samples, Samples]] = deque(maxlen=2)
+
+    def equip(self, path: Path) -> None:
+        """Train with this artefact from now on; it is checked when the first work needs it."""
+        if path != self._path:
+            self._path, self._artefact, self._trainer, self._frozen = path, None, None, {}
+            self._features.clear()
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Names of the arrays that are measured and not trained."""
+        return self._ready.statistics
+
+    def initial_arrays(self, seed: int) -> Arrays:
+        """The artefact's arrays, whatever the seed."""
+        return self._ready.initial_arrays(seed)
+
+    def fit(self, arrays: Arrays, shard: Shard, assignment: Assignment) -> Update:
+        """Train from `arrays` on `shard.train`."""
+        trainer = self._ready
+        self._check_frozen(arrays)
+        return trainer.fit(arrays, Shard(self._taken(shard.train), self._taken(shard.validation)), assignment)
+
+    def evaluate(self, arrays: Arrays, samples: Samples) -> Evaluation:
+        """Loss and metrics of `arrays` on `samples`."""
+        trainer = self._ready
+        self._check_frozen(arrays)
+        return trainer.evaluate(arrays, self._taken(samples))
+
+    @property
+    def _ready(self) -> "OnnxTrainer":
+        if self._trainer is None:
+            if self._path is None:
+                raise TrainingError("the artefact to train with is not here")
+            self._trainer = self._load(self._path)
+        return self._trainer
+
+    def _load(self, path: Path) -> "OnnxTrainer":
+        """Check the artefact before anything of it is run.
+
+        Raises:
+            DataError: it is not safe, not whole, or of another task.
+        """
+        from fedloom_client.finetune.graphs import ArtefactGraphs
+        from fedloom_client.onnx_trainer import OnnxTrainer
+        from fedloom_edge.artefact.check import check
+        from fedloom_edge.artefact.storage import Artefact
+
+        artefact = Artefact(path)
+        manifest = artefact.manifest
+        if (manifest.name, manifest.loss) != (self._task.name, self._task.loss):
+            raise DataError(
+                f"the artefact is for {manifest.name} with {manifest.loss}, this device's task is "
+                f"{self._task.name} with {self._task.loss}"
+            )
+        check(artefact)
+        self._artefact, self._frozen = artefact, _frozen(artefact)
+        return OnnxTrainer(ArtefactGraphs(artefact), self._task.loss, self._task.metrics)
+
+    def _check_frozen(self, arrays: Arrays) -> None:
+        """Features are of the backbone in the artefact, so the backbone that comes must be that one.
+
+        Raises:
+            TrainingError: it is another, for example because a strategy adds noise to everything.
+        """
+        for name, kept in self._frozen.items():
+            if name in arrays and not np.allclose(arrays[name], kept, rtol=1e-3, atol=1e-5):
+                raise TrainingError(
+                    f"{name} is frozen in the artefact, and has changed; train with torch here"
+                )
+
+    def _taken(self, samples: Samples) -> Samples:
+        """Samples as the graphs take them: behind a frozen backbone their features, computed once."""
+        artefact = self._artefact
+        if artefact is None or artefact.manifest.kind != "head" or not len(samples):
+            return samples
+        for known, features in self._features:
+            if known is samples:
+                return features
+        from fedloom_client.finetune.features import Features
+        from fedloom_client.finetune.tune import backbone_features
+
+        _, compute = backbone_features(artefact)
+        made = Features(samples, compute, self._folder, _FEATURE_BYTES)
+        self._features.append((samples, made))  # the two parts of the shard at hand
+        return made
+
+
+def _frozen(artefact: "Artefact") -> Arrays:
+    """Arrays that stand before what the artefact trains, as they are in its model."""
+    if artefact.manifest.kind != "head":
+        return {}
+    from fedloom_edge.artefact.check import initial_arrays
+    from fedloom_edge.artefact.graph import inspect
+    from fedloom_edge.artefact.manifest import INFER
+    from fedloom_edge.artefact.patch import stored_array
+
+    content, trained = artefact.read(INFER), initial_arrays(artefact)
+    found = inspect(content, INFER)
+    return {name: stored_array(content, found, name) for name in found.stored if name not in trained}

@@ -1,0 +1,129 @@
+"""What a client does around local training, in the order in which it does it. Needs numpy only.
+
+An algorithm's client half, then privacy, then compression: each takes an update and gives one, and what
+it must remember of a client is a part of that client's memory. The same under Flower's ClientApp and on
+a device.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from fedloom_client.algorithms.base import Algorithm, Work, named, part
+from fedloom_client.algorithms.registry import make_algorithm, name_of
+from fedloom_client.node import Node
+from fedloom_client.seeds import derive_seed
+from fedloom_client.trainer import Assignment, Evaluation, Update
+from fedloom_client.training import Training
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.compression import Compression, parse_codec
+
+COMPRESS = "compress"
+RUN = "run"
+"""Key of the run's name among a device's settings: whose memory is meant."""
+ALGORITHM = "algorithm"
+"""Key of an algorithm's name, what the keys of its options begin with, and its part of a client's memory."""
+SETTINGS = ("training.", COMPRESS, ALGORITHM)
+"""What the keys of a message's settings begin with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What the coordinator asks for beside training.
+
+    Attributes:
+        algorithm: whose client half to run; None for FedAvg's.
+        compress: a codec as `--compress` names it; empty for none.
+
+    Raises:
+        InputError: a codec is unknown.
+    """
+
+    algorithm: Algorithm | None = None
+    compress: str = ""
+
+    def __post_init__(self) -> None:
+        if self.compress:
+            parse_codec(self.compress)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The orders in a message's settings."""
+        algorithm = None
+        if name := str(config.get(ALGORITHM, "")):
+            start = f"{ALGORITHM}."
+            options = {key.removeprefix(start): v for key, v in config.items() if key.startswith(start)}
+            algorithm = make_algorithm(name, options)
+        return cls(algorithm=algorithm, compress=str(config.get(COMPRESS, "")))
+
+    def to_config(self) -> dict[str, str | int | float]:
+        """Flat values for a message's settings; nothing where nothing is asked for."""
+        config: dict[str, str | int | float] = {COMPRESS: self.compress} if self.compress else {}
+        if self.algorithm is not None:
+            config[ALGORITHM] = name_of(self.algorithm)
+            options = self.algorithm.options().items()
+            config |= {f"{ALGORITHM}.{key}": value for key, value in options if value != ""}
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What came with a message, and what the client kept.
+
+    Attributes:
+        arrays: the global arrays.
+        broadcast: what an algorithm's server half sends beside them.
+        constants: of the task's preprocessing.
+        memory: what `train` gave in the client's round before; empty at first.
+    """
+
+    arrays: Arrays
+    broadcast: Arrays
+    constants: Arrays
+    memory: Arrays
+
+
+def train(node: Node, given: Given, assignment: Assignment, orders: Orders) -> tuple[Update, Arrays]:
+    """One round of one client: what is sent, and what it keeps for its next round.
+
+    Raises:
+        TrainingError: training could not go on.
+    """
+    memory: Arrays = {}
+    if orders.algorithm is None:
+        update = node.train(given.arrays, given.constants, assignment)
+    else:
+        update, mine = orders.algorithm.fit(_work(node, given, assignment))
+        memory |= named(ALGORITHM, mine)
+    if orders.compress:
+        compression = Compression(parse_codec(orders.compress), node.trainer.statistics)
+        before, seed = part(given.memory, COMPRESS), derive_seed(assignment.seed, COMPRESS)
+        encoded, kept = compression.encode(given.arrays, update.arrays, before, seed)
+        update = replace(update, arrays=encoded)
+        memory |= named(COMPRESS, kept)
+    return update, memory
+
+
+def evaluate(node: Node, given: Given, orders: Orders) -> Evaluation:
+    """Measure the arrays that the client itself uses on its validation part."""
+    arrays = given.arrays
+    if orders.algorithm is not None:
+        arrays = orders.algorithm.personal(_work(node, given, _NO_TRAINING))
+    return node.evaluate(arrays, given.constants)
+
+
+_NO_TRAINING = Assignment(training=Training(), seed=0)
+
+
+def _work(node: Node, given: Given, assignment: Assignment) -> Work:
+    shard = node.shard(given.constants)
+    return Work(
+        arrays=given.arrays,
+        broadcast=given.broadcast,
+        memory=part(given.memory, ALGORITHM),
+        assignment=assignment,
+        examples=len(shard.train),
+        statistics=node.trainer.statistics,
+        fit=lambda arrays, job: node.trainer.fit(arrays, shard, job),
+        loss=lambda arrays: node.trainer.evaluate(arrays, shard.train).loss,
+    )

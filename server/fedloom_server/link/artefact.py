@@ -1,0 +1,83 @@
+"""The artefact of a served run: what devices without torch train with, exported once when the run begins."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from flwr.serverapp.strategy import Strategy
+
+from fedloom_client.onnx_trainer.graphs import tied_names
+from fedloom_client.onnx_trainer.trainer import step_settings
+from fedloom_client.samples import Data
+from fedloom_client.seeds import derive_seed
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge.arrays import arrays_sha256
+from fedloom_edge.artefact.manifest import ARRAYS, INFER, Manifest, Tensor
+from fedloom_edge.artefact.storage import SUFFIX, write_artefact
+from fedloom_edge.errors import FedloomError
+from fedloom_server.edge_export import Source, packed, parity, ready_samples
+from fedloom_server.federation import Plan
+from fedloom_server.results import versions
+
+_PARITY_SAMPLES = 64
+
+
+def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple[Path | None, str]:
+    """The artefact in a run's folder, made if it is not there.
+
+    Args:
+        plan: of the run.
+        strategy: whether it has FedProx's term is fixed in the train step.
+        data: the coordinator's own, which says what the model's inputs look like.
+        out: the run's folder.
+
+    Returns:
+        Its path, or None and why the model cannot be trained without torch.
+    """
+    path = out / f"artefact{SUFFIX}"
+    if path.exists():
+        return path, ""
+    inner = getattr(strategy, "strategy", strategy)
+    try:
+        _write(plan, getattr(inner, "proximal_mu", 0) > 0, data, path)
+    except FedloomError as error:
+        return None, str(error)
+    return path, ""
+
+
+def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
+    from fedloom_edge.artefact.build import build_graphs, embed
+    from fedloom_edge.export import training_graph
+
+    task, training, trainer = plan.task, plan.training, TorchTrainer(plan.task)
+    arrays = trainer.initial_arrays(derive_seed(plan.seed, "initial"))
+    fit = task.preprocess
+    constants = {} if fit is None else fit.merge([fit.summarise(data.train)])
+    source = Source(task, data, arrays, constants, {})
+    x, _ = ready_samples(source, data.test, _PARITY_SAMPLES, plan.seed)
+    module = trainer.module(arrays)
+    model = training_graph(module, x[:1])
+    embed(model, arrays)
+    alone = training.batch_size == 1
+    settings = step_settings(task.loss, training, proximal=proximal, alone=alone)
+    graphs = build_graphs(model, settings, "all", training.batch_size)
+    expected = trainer.outputs(arrays, x)
+    parity(graphs.files[INFER], x, expected)
+    manifest = Manifest(
+        name=task.name,
+        loss=task.loss,
+        input=Tensor("input", str(x.dtype), x.shape[1:]),
+        output=Tensor("output", "float32", expected.shape[1:]),
+        classes=data.class_names,
+        # Constants of preprocessing come with every work; what is known here are the coordinator's own.
+        preprocess={"kind": "none"},
+        kind=graphs.kind,
+        trainable="all",
+        parameters=graphs.parameters,
+        tied=tied_names(module),
+        training=asdict(training),
+        serve=INFER,
+        versions=versions(),
+        provenance={"task": task.name, "seed": plan.seed, "arrays_sha256": arrays_sha256(arrays)},
+    )
+    kept = {name: array for name, array in arrays.items() if name in graphs.arrays}
+    write_artefact(path, manifest, {**graphs.files, ARRAYS: packed(kept)})

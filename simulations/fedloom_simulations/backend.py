@@ -1,0 +1,82 @@
+"""Whether clients are trained together (`vmap`) or one after the other (`torch`).
+
+The choice depends on what is trained and on nothing else: no clock, no machine, no file. Both ways
+compute the same up to rounding, and a run's arrays must be the same bits whenever it is repeated.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedloom_edge.arrays import Arrays
+from fedloom_simulations.cohort import Cohort, Job, Phase, allocate
+
+BACKENDS = ("auto", "torch", "vmap")
+_ENOUGH = 6  # clients that fit the processor's caches together, from which stacking was measured to pay
+_TOLERANCE = 0.01  # of an update's length after a few steps of plain SGD; rounding makes some 1e-5
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend, and why.
+
+    Attributes:
+        backend: torch or vmap.
+        reason: for the run's events.
+    """
+
+    backend: str
+    reason: str
+
+
+def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
+    """The backend for a phase of training: `wanted`, or for `auto` the one that is faster by rule.
+
+    `vmap` is checked even where it is wanted: the first and the last of the clients stacked first take
+    two steps both ways, and if that does not come to the same, `torch` is taken.
+    """
+    if wanted == "torch":
+        return Choice("torch", "as asked for")
+    if len(clients) < 2:
+        return Choice("torch", "there is one client")
+    fitting = cohort.largest_chunk(phase)
+    if wanted == "auto" and fitting < _ENOUGH:
+        return Choice("torch", f"{fitting} clients of this model fill the processor's caches")
+    return _checked(
+        cohort, phase, clients, "as asked for" if wanted == "vmap" else f"{fitting} fit the caches"
+    )
+
+
+def _checked(cohort: Cohort, phase: Phase, clients: Job, reason: str) -> Choice:
+    assert phase.training is not None
+    short = replace(phase.training, steps=min(phase.training.steps or _STEPS, _STEPS), optimizer="sgd")
+    together, alone = (replace(phase, training=short, stacked=stacked) for stacked in (True, False))
+    job = cohort.plan(together, clients)[0]
+    if len(job) < 2:
+        return Choice("torch", "no two clients of this phase can be stacked")
+    compared = job[:1] + job[-1:]
+    updates = [_updates(cohort, form, compared) for form in (together, alone)]
+    if cohort.troubles:
+        return Choice("torch", cohort.troubles[0])
+    if (difference := _difference(*updates)) > _TOLERANCE:
+        return Choice("torch", f"stacked training differs by {difference:.2g} of an update")
+    return Choice("vmap", reason)
+
+
+def _updates(cohort: Cohort, phase: Phase, job: Job) -> Arrays:
+    out = allocate(phase.arrays, len(job))
+    rows = cohort.train(phase, job, out)
+    good = [k for k, row in enumerate(rows) if not row.error]
+    return {name: stack[good] - phase.arrays[name] for name, stack in out.items()}
+
+
+def _difference(ours: Arrays, reference: Arrays) -> float:
+    """Length of the difference over the reference's; infinite where other clients failed."""
+    if any(ours[name].shape != reference[name].shape for name in reference):
+        return float("inf")
+    far, length = (
+        sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
+        for arrays in ([ours[name] - reference[name] for name in reference], reference.values())
+    )
+    return float(np.sqrt(far / length)) if length else 0.0

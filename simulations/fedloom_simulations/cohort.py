@@ -1,0 +1,224 @@
+"""Clients of a phase, trained or measured in this process: stacked, or one after the other."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedloom_client.preprocess import prepare
+from fedloom_client.samples import Indices, Samples, Shard, View
+from fedloom_client.shards import ShardRecipe
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_client.torch_trainer.isolation import reproducible
+from fedloom_client.torch_trainer.tensors import Fetch
+from fedloom_client.trainer import Assignment, Evaluation
+from fedloom_client.training import Training
+from fedloom_edge.arrays import Arrays, arrays_sha256
+from fedloom_edge.errors import FedloomError
+from fedloom_simulations.vectorised.evaluating import evaluate_stacked
+from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
+from fedloom_simulations.vectorised.schedule import chunks
+from fedloom_simulations.vectorised.size import clients_that_fit
+
+Allocate = Callable[[Arrays, int], Arrays]
+"""(arrays of one client, K) -> room for those of K clients, (K, ...) each."""
+_SEEN = 65_536  # clients whose parts are remembered
+_MEASURED = 4_096  # validation examples that are measured together
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the clients of a phase have in common.
+
+    Attributes:
+        arrays: the global arrays.
+        constants: of the preprocessing.
+        training: settings; None to measure.
+        proximal_mu: FedProx's coefficient.
+        stacked: train clients together, or one after the other.
+    """
+
+    arrays: Arrays
+    constants: Arrays
+    training: Training | None = None
+    proximal_mu: float = 0.0
+    stacked: bool = False
+
+
+Job = list[tuple[int, int]]
+"""Clients that are worked on together, each with its seed."""
+
+
+@dataclass
+class Row:
+    """What became of one client: figures, or the reason why it failed."""
+
+    client: int
+    examples: int = 0
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    warnings: tuple[str, ...] = ()
+    loss: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Cohort:
+    """The clients of a recipe, none of which exists before it is asked for."""
+
+    def __init__(self, recipe: ShardRecipe) -> None:
+        self.shards = recipe.open()
+        self.task = self.shards.task
+        self.trainer = TorchTrainer(self.task)
+        self.troubles: list[str] = []
+        self._parts: dict[int, tuple[Indices, Indices]] = {}
+        self._prepared: tuple[str, Samples] | None = None
+        self._largest: dict[int, int] = {}
+
+    def plan(self, phase: Phase, clients: Job) -> list[Job]:
+        """Cut a phase into jobs. It depends on the phase alone, and so do results."""
+        if phase.training is None:
+            return self._measuring(clients, together=phase.stacked)
+        if not phase.stacked:
+            return [[client] for client in clients]
+        examples = [len(self.parts(client)[0]) for client, _ in clients]
+        most = self.largest_chunk(phase)
+        return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
+
+    def prepare(self, phase: Phase) -> None:
+        """Make all data ready, so that worker processes that are forked now share it."""
+        self._fetch(phase.constants)
+
+    def train(self, phase: Phase, job: Job, out: Arrays) -> list[Row]:
+        """Train the clients of a job and write their arrays (K, ...) to `out`."""
+        began = time.perf_counter()
+        rows = self._train_stacked(phase, job, out) if phase.stacked else [None] * len(job)
+        whole = [
+            self._train_one(phase, client, seed, {name: stack[k] for name, stack in out.items()})
+            if row is None
+            else row
+            for k, ((client, seed), row) in enumerate(zip(job, rows, strict=True))
+        ]
+        seconds = (time.perf_counter() - began) / len(job)
+        for row in whole:
+            row.seconds = seconds
+        return whole
+
+    def evaluate(self, phase: Phase, job: Job) -> list[Row]:
+        """Measure the global arrays on the validation parts of a job's clients."""
+        began = time.perf_counter()
+        parts = [self.parts(client)[1] for client, _ in job]
+        try:
+            found = self._evaluations(phase, parts)
+        except Exception as error:  # noqa: BLE001  (a user's model or metric may raise anything)
+            return [Row(client, error=f"{type(error).__name__}: {error}") for client, _ in job]
+        seconds = (time.perf_counter() - began) / len(job)
+        return [
+            Row(client, result.examples, dict(result.metrics), loss=result.loss, seconds=seconds)
+            for (client, _), result in zip(job, found, strict=True)
+        ]
+
+    def parts(self, client: int) -> tuple[Indices, Indices]:
+        """Indices of a client's training and validation examples among all of the task's."""
+        if (found := self._parts.get(client)) is None:
+            if len(self._parts) >= _SEEN:
+                self._parts.clear()
+            found = self._parts[client] = self.shards.parts(client)
+        return found
+
+    def largest_chunk(self, phase: Phase) -> int:
+        """How many clients are stacked at most."""
+        assert phase.training is not None
+        size = phase.training.batch_size
+        if size not in self._largest:
+            try:
+                with reproducible(0):
+                    model = self.trainer.module(phase.arrays)
+                    rows = self._fetch(phase.constants)
+                    x, _ = rows(np.arange(min(size, len(self.shards.samples))))
+                    self._largest[size] = clients_that_fit(model, x)
+            except Exception:  # noqa: BLE001  (a user's model may raise anything; each client will say it)
+                self._largest[size] = 1
+        return self._largest[size]
+
+    def _train_stacked(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
+        """Rows of the clients that trained together; None for those that must be looked at alone."""
+        assert phase.training is not None
+        if phase.training.patience:
+            self._trouble("clients train one after the other because training.patience is set")
+            return [None] * len(job)
+        pupils = [Pupil(self.parts(client)[0], seed) for client, seed in job]
+        try:
+            with reproducible(0):
+                model = self.trainer.module(phase.arrays)
+                rows, loss = self._fetch(phase.constants), self.task.loss
+                outcome = fit_stacked(
+                    model, loss, rows, pupils, [phase.arrays], phase.training, phase.proximal_mu, out
+                )
+        except Exception as error:  # noqa: BLE001  (whatever it is: alone it may work, or say more)
+            self._trouble(f"some clients train one after the other: {error}".splitlines()[0])
+            return [None] * len(job)
+        return [
+            None if k in outcome.failed
+            else Row(client, len(pupils[k].examples), outcome.metrics[k], outcome.warnings[k])
+            for k, (client, _) in enumerate(job)
+        ]  # fmt: skip
+
+    def _train_one(self, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
+        assert phase.training is not None
+        assignment = Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
+        try:
+            update = self.trainer.fit(phase.arrays, self._shard(phase, client), assignment)
+        except FedloomError as error:
+            return Row(client, error=str(error))
+        except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
+            return Row(client, error=f"{type(error).__name__}: {error}")
+        for name, array in update.arrays.items():
+            out[name][...] = array
+        return Row(client, update.examples, dict(update.metrics), update.warnings)
+
+    def _evaluations(self, phase: Phase, parts: Sequence[Indices]) -> list[Evaluation]:
+        if not phase.stacked:
+            base = self._base(phase.constants)
+            return [self.trainer.evaluate(phase.arrays, View(base, part)) for part in parts]
+        with reproducible(0):
+            model = self.trainer.module(phase.arrays)
+            return evaluate_stacked(model, self.task, self._fetch(phase.constants), parts)
+
+    def _measuring(self, clients: Job, *, together: bool) -> list[Job]:
+        jobs: list[Job] = []
+        room = 0
+        for client in clients:
+            size = len(self.parts(client[0])[1])
+            if not jobs or size > room:
+                jobs.append([])
+                room = _MEASURED if together else 0
+            jobs[-1].append(client)
+            room -= size
+        return jobs
+
+    def _shard(self, phase: Phase, client: int) -> Shard:
+        base = self._base(phase.constants)
+        train, validation = self.parts(client)
+        return Shard(View(base, train), View(base, validation))
+
+    def _base(self, constants: Arrays) -> Samples:
+        """All examples with preprocessing applied, made once."""
+        if self.task.preprocess is None:
+            return self.shards.samples
+        key = arrays_sha256(constants)
+        if self._prepared is None or self._prepared[0] != key:
+            self._prepared = (key, prepare(self.shards.samples, self.task.preprocess, constants))
+        return self._prepared[1]
+
+    def _fetch(self, constants: Arrays) -> Fetch:
+        return self.trainer.tensors(self._base(constants))
+
+    def _trouble(self, text: str) -> None:
+        if text not in self.troubles:
+            self.troubles.append(text)
+
+
+def allocate(arrays: Arrays, clients: int) -> Arrays:
+    """Room for the arrays of so many clients in this process."""
+    return {name: np.empty((clients, *array.shape), array.dtype) for name, array in arrays.items()}

@@ -1,0 +1,246 @@
+"""A grid whose clients train as a cohort: stacked or one after the other, in one process or several."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Any
+
+from flwr.app import Error, Message, MessageType
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from fedloom_client.flower_app import (
+    CLIENT_FAILED,
+    evaluation_metrics,
+    read_assignment,
+    read_constants,
+    read_seed,
+    update_metrics,
+)
+from fedloom_client.records import from_record
+from fedloom_client.shards import ShardRecipe
+from fedloom_client.trainer import Evaluation, Update
+from fedloom_edge.arrays import Arrays
+from fedloom_server.roster import Member, Numbered
+from fedloom_server.stacked import StackedReplies
+from fedloom_simulations.backend import Choice, choose
+from fedloom_simulations.cohort import Cohort, Job, Phase, Row, allocate
+from fedloom_simulations.inline import FIRST_NODE, InlineGrid
+from fedloom_simulations.workers import Answer, Workers, can_fork
+
+_WORTH_A_FORK = 0.2  # seconds of a phase, above which more processes pay
+
+
+class CohortGrid(InlineGrid):
+    """An inline grid that trains and measures the clients of a phase together.
+
+    Args:
+        app: answers what is neither training nor evaluation.
+        recipe: of the shards.
+        clients: how many.
+        mods: what wraps around training, as in `make_client_app`.
+        backend: auto, torch or vmap.
+        workers: processes; 0 for as many as pay.
+        note: is told once what was chosen, and once what could not be stacked.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        recipe: ShardRecipe,
+        clients: int,
+        mods: Sequence[Mod],
+        backend: str,
+        workers: int,
+        note: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(app, clients)
+        self._mods, self._backend, self._wanted, self._note = mods, backend, workers, note
+        self._cohort = Cohort(recipe)
+        self._choice: Choice | None = None
+        self._workers: Workers | None = None
+        self._expected: list[Message] = []
+        self._slowest = 0.0
+        self._noted = 0
+
+    def close(self) -> None:
+        """End worker processes, if there are any."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def members(self) -> Sequence[Member] | None:
+        """All clients without asking them, where no summary of their data is needed."""
+        sizes = None if self._cohort.task.preprocess else self._cohort.shards.sizes()
+        return None if sizes is None else Numbered(FIRST_NODE, *sizes)
+
+    def expect(self, messages: Sequence[Message]) -> None:
+        """The messages of a phase, by which its clients are stacked, whichever of them are sent."""
+        self._expected = list(messages)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Run the messages' clients and yield each reply when it is there; `timeout` does not apply."""
+        for reply in self.send_and_receive_stacked(messages):
+            if isinstance(reply, StackedReplies):
+                yield from reply.messages()
+            else:
+                yield reply
+
+    def send_and_receive_stacked(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message | StackedReplies]:
+        """As `send_and_receive`, with the replies of clients that were worked on together as one."""
+        asked: dict[int, Message] = {}
+        for message in messages:
+            if message.metadata.message_type in (MessageType.TRAIN, MessageType.EVALUATE):
+                asked[_client(message)] = message
+            else:
+                yield from super().send_and_receive([message])
+        everyone = {_client(message): message for message in self._expected} | asked
+        self._expected = []
+        groups: dict[Any, dict[int, Message]] = {}
+        phases: dict[Any, Phase] = {}
+        for client, message in everyone.items():
+            try:
+                key, phase = self._phase(message, phases)
+            except Exception as error:  # noqa: BLE001  (a strategy may send anything)
+                if client in asked:
+                    yield _failure(message, f"{type(error).__name__}: {error}")
+                continue
+            phases[key] = phase
+            groups.setdefault(key, {})[client] = message
+        for key, members in groups.items():
+            yield from self._run(phases[key], members, asked.keys())
+
+    def _phase(self, message: Message, known: dict[Any, Phase]) -> tuple[Any, Phase]:
+        """What a message asks for, read once for all messages that share their records."""
+        content = message.content
+        records = (content["arrays"], content.get("preprocess"), content.get("config"))
+        key = (message.metadata.message_type, *map(id, records))
+        if key in known:
+            return key, known[key]
+        arrays, constants = from_record(content.array_records["arrays"]), read_constants(message)
+        if message.metadata.message_type == MessageType.EVALUATE:
+            return key, Phase(arrays, constants, stacked=self._stacked)
+        assignment = read_assignment(message, 0)
+        return key, Phase(arrays, constants, assignment.training, assignment.proximal_mu)
+
+    @property
+    def _stacked(self) -> bool:
+        return self._choice is not None and self._choice.backend == "vmap"
+
+    def _run(
+        self, phase: Phase, members: dict[int, Message], asked: Set[int]
+    ) -> Iterator[Message | StackedReplies]:
+        """Replies of those `members` of a phase that are asked; they are stacked as if all were."""
+        training = phase.training is not None
+        clients = [
+            (client, read_seed(message, client) if training else 0) for client, message in members.items()
+        ]
+        if training:
+            if self._choice is None:
+                self._choice = choose(self._backend, self._cohort, phase, clients)
+                self._note(self._choice.backend, self._choice.reason)
+            phase = Phase(
+                phase.arrays, phase.constants, phase.training, phase.proximal_mu, stacked=self._stacked
+            )
+        jobs = [job for job in self._cohort.plan(phase, clients) if any(client in asked for client, _ in job)]
+        began = time.perf_counter()
+        waited = 0.0
+        for rows, stacks in self._answers(phase, jobs):
+            paused = time.perf_counter()
+            yield from self._replied(phase, members, asked, rows, stacks)
+            waited += time.perf_counter() - paused
+        self._slowest = max(self._slowest, time.perf_counter() - began - waited)
+        self._say_troubles()
+
+    def _replied(
+        self, phase: Phase, members: dict[int, Message], asked: Set[int], rows: list[Row], stacks: Arrays
+    ) -> Iterator[Message | StackedReplies]:
+        """The replies of a job: failures, and what went well as one."""
+        places = [k for k, row in enumerate(rows) if row.client in asked]
+        for k in places:
+            if rows[k].error:
+                yield _failure(members[rows[k].client], rows[k].error)
+        good = [k for k in places if not rows[k].error]
+        if not good:
+            return
+        if len(good) < len(rows):
+            stacks = {name: stack[good] for name, stack in stacks.items()}
+        told = [rows[k] for k in good]
+        training = phase.training is not None
+        replies = StackedReplies(
+            [members[row.client] for row in told],
+            [_update_metrics(row) if training else _measured_metrics(row) for row in told],
+            [row.warnings for row in told],
+            stacks,
+        )
+        if training and self._mods:
+            yield from map(self._modded, replies.questions, replies.messages())
+        else:
+            yield replies
+
+    def _answers(self, phase: Phase, jobs: Sequence[Job]) -> Iterator[Answer]:
+        workers = self._forked(phase, len(jobs))
+        if workers is not None:
+            yield from workers.run(phase, jobs)
+            return
+        for job in jobs:
+            if phase.training is None:
+                yield self._cohort.evaluate(phase, job), {}
+            else:
+                out = allocate(phase.arrays, len(job))
+                yield self._cohort.train(phase, job, out), out
+
+    def _forked(self, phase: Phase, jobs: int) -> Workers | None:
+        """Worker processes, if they are wanted, or pay and nobody said how many."""
+        if self._workers is None and phase.training is not None:
+            count = self._wanted or min(os.cpu_count() or 1, jobs)
+            pays = self._wanted or (can_fork() and self._slowest > _WORTH_A_FORK)
+            if count > 1 and pays:
+                self._cohort.prepare(phase)
+                self._workers = Workers(self._cohort, phase.arrays, count)
+        return self._workers if jobs > 1 or self._wanted > 1 else None
+
+    def _modded(self, message: Message, reply: Message) -> Message:
+        """The reply as the mods leave it; what they call has been done already."""
+        if not self._mods:
+            return reply
+        node = message.metadata.dst_node_id
+        self._ran.add(node)
+
+        def done(message: Message, context: Any) -> Message:
+            return reply
+
+        call: Any = done
+        for mod in reversed(self._mods):
+            call = _around(mod, call)
+        result: Message = call(message, self._context(node))
+        return result
+
+    def _say_troubles(self) -> None:
+        for text in self._cohort.troubles[self._noted :]:
+            self._note("", text)
+        self._noted = len(self._cohort.troubles)
+
+
+def _around(mod: Mod, call: Any) -> Any:
+    return lambda message, context: mod(message, context, call)
+
+
+def _client(message: Message) -> int:
+    return message.metadata.dst_node_id - FIRST_NODE
+
+
+def _update_metrics(row: Row) -> dict[str, Any]:
+    return update_metrics(Update({}, row.examples, row.metrics), row.seconds)
+
+
+def _measured_metrics(row: Row) -> dict[str, Any]:
+    return evaluation_metrics(Evaluation(row.loss, row.metrics, row.examples), row.seconds)
+
+
+def _failure(message: Message, reason: str) -> Message:
+    return Message(Error(CLIENT_FAILED, reason), reply_to=message)

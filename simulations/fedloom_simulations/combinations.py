@@ -1,0 +1,64 @@
+"""What cannot be combined, each with the sentence that refuses it before a run begins.
+
+Everything else works together; tests/simulations/test_combinations.py goes through the table.
+"""
+
+import argparse
+
+from flwr.serverapp.strategy import Strategy
+
+from fedloom_edge.errors import InputError
+from fedloom_server.composed import Composed
+from fedloom_server.strategies import client_mods
+from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.faults import Faults
+
+
+def keeps_memory(arguments: argparse.Namespace, strategy: Strategy) -> bool:
+    """Whether clients do more than train, with a memory of their own from round to round."""
+    return bool(arguments.compress) or isinstance(strategy, Composed)
+
+
+def refuse_combinations(
+    arguments: argparse.Namespace,
+    strategy: Strategy,
+    attack: Attack | None,
+    faults: Faults | None,
+    *,
+    resume: bool,
+) -> None:
+    """Check what each option alone cannot know.
+
+    Raises:
+        InputError: two options do not go together.
+    """
+    updates_attacked = attack is not None and attack.name not in POISONS
+    what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
+    memory = keeps_memory(arguments, strategy)
+    refusals = (
+        (
+            memory and (arguments.backend == "vmap" or arguments.workers > 1),
+            f"{what} trains one client at a time; leave out --backend and --workers",
+        ),
+        (
+            memory and resume and arguments.engine == "ray",
+            f"what clients kept for {what} died with Ray; start the run again, or use --engine inline",
+        ),
+        (
+            arguments.compress and updates_attacked,
+            f"--attack {attack.name if attack else ''} changes updates, which --compress encodes before it "
+            "can; use one of them",
+        ),
+        (
+            arguments.compress and faults is not None and faults.shares.get("nan"),
+            "--faults nan=... changes updates, which --compress encodes before; leave one out",
+        ),
+        (
+            arguments.compress and client_mods(arguments.strategy),
+            f"strategy {arguments.strategy} clips what clients send, which --compress has encoded by then; "
+            "use dp-server-fixed or dp-server-adaptive",
+        ),
+    )
+    for refused, sentence in refusals:
+        if refused:
+            raise InputError(sentence)

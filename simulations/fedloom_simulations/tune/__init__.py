@@ -1,0 +1,1 @@
+"""`fedloom tune`: a search over settings in which every trial is a run that can be resumed."""

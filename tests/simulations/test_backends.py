@@ -1,0 +1,141 @@
+"""`--backend` and `--workers`: how clients are trained, never what they learn."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
+from fedloom_client.flower_app import make_client_app
+from fedloom_client.records import from_record, to_record
+from fedloom_client.shards import ShardRecipe
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge.arrays import arrays_sha256, load_arrays
+from fedloom_edge.cli import main
+from fedloom_server.store import RunStore
+from fedloom_simulations.cohort_grid import CohortGrid
+from fedloom_simulations.inline import FIRST_NODE
+
+RUN = ("tabular", "--clients", 12, "--rounds", 2, "--partition", "dirichlet:0.5", "--seed", 3)
+
+
+def test_the_number_of_workers_changes_nothing(simulate):
+    runs = [simulate(*RUN, "--backend", "vmap", "--workers", count) for count in (1, 2, 3)]
+    assert {run.code for run in runs} == {0}, runs[0].err
+    assert len({run.result["arrays_sha256"] for run in runs}) == 1
+    losses = [[entry["loss"] for entry in run.result["rounds"]] for run in runs]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_workers_of_the_torch_backend_give_what_one_process_gives(simulate):
+    hashes = {
+        simulate(*RUN, "--backend", "torch", "--workers", count).result["arrays_sha256"] for count in (1, 2)
+    }
+    assert len(hashes) == 1
+
+
+def test_backends_agree_up_to_rounding(simulate):
+    torch, vmap = (simulate(*RUN, "--backend", name) for name in ("torch", "vmap"))
+    assert (torch.result["backend"], vmap.result["backend"]) == ("torch", "vmap")
+    first, second = (load_arrays(run.folder / "model.safetensors") for run in (torch, vmap))
+    for name, array in first.items():
+        assert np.allclose(array, second[name], atol=2e-3), name
+    for ours, theirs in zip(vmap.result["rounds"], torch.result["rounds"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+        assert {k: ours[k] for k in ("bytes_up", "bytes_down", "clients_ok")} == {
+            k: theirs[k] for k in ("bytes_up", "bytes_down", "clients_ok")
+        }
+    figures = ("loss", "accuracy", "federated_loss", "federated_accuracy", "worst_accuracy")
+    assert {k: vmap.result["final"][k] for k in figures} == pytest.approx(
+        {k: torch.result["final"][k] for k in figures}, rel=0.05, abs=0.05
+    )
+
+
+def test_auto_stacks_small_models_and_gives_the_same_bits_every_time(simulate):
+    first, again = (simulate(*RUN) for _ in range(2))
+    assert first.result["backend"] == "vmap"
+    assert first.result["arrays_sha256"] == again.result["arrays_sha256"]
+
+
+def test_a_run_that_goes_on_keeps_its_backend(simulate):
+    done = simulate(*RUN, "--backend", "torch")
+    with RunStore.reopen(done.folder) as store:
+        store.set_facts({"backend": "vmap"})
+        store.set_facts({"arguments": store.facts()["arguments"] | {"rounds": 3}})
+    assert main(["resume", str(done.folder)]) == 0
+    with RunStore.open(done.folder) as store:
+        assert [event["data"]["backend"] for event in store.events("backend")] == ["torch", "vmap"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_rest_of_a_round_after_a_crash_is_what_it_would_have_been(workers):
+    recipe = ShardRecipe("tabular", None, "dirichlet:0.5", 12, 3)
+
+    def replies(wanted):
+        grid = CohortGrid(make_client_app(recipe), recipe, 12, (), "vmap", workers, lambda *note: None)
+        trainer = TorchTrainer(recipe.open().task)
+        config = ConfigRecord({**recipe.open().task.training.to_config(), "seed": 1, "server-round": 4})
+        described = [r.content["summary"] for r in grid.send_and_receive(questions(12))]
+        constants = recipe.open().task.preprocess.merge(map(from_record, described))
+        content = {"arrays": to_record(trainer.initial_arrays(1)), "preprocess": to_record(constants)}
+        messages = [
+            Message(RecordDict({**content, "config": config}), FIRST_NODE + client, MessageType.TRAIN)
+            for client in range(12)
+        ]
+        with closing(grid):
+            grid.expect(messages)
+            sent = grid.send_and_receive([messages[client] for client in wanted])
+            return {
+                r.metadata.src_node_id - FIRST_NODE: arrays_sha256(from_record(r.content["arrays"]))
+                for r in sent
+            }
+
+    whole = replies(range(12))
+    assert len(set(whole.values())) == 12
+    rest = [2, 3, 7, 11]
+    assert replies(rest) == {client: whole[client] for client in rest}
+
+
+def questions(count):
+    return [Message(RecordDict(), FIRST_NODE + client, MessageType.QUERY) for client in range(count)]
+
+
+def test_a_model_that_cannot_be_stacked_trains_one_client_after_the_other_and_says_so(simulate, task_file):
+    body = (
+        "from torch import nn\n"
+        "class Deciding(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x) * (2 if x.sum().item() > 0 else 1)\n"
+    )
+    file = task_file(body, model="lambda: Deciding(4, 3)")
+    runs = [simulate(file, "--rounds", 2, "--backend", name) for name in ("vmap", "torch")]
+    assert runs[0].code == 0, runs[0].err
+    assert runs[0].result["arrays_sha256"] == runs[1].result["arrays_sha256"]
+    assert runs[0].result["backend"] == "torch"
+    with RunStore.open(runs[0].folder) as store:
+        assert "item()" in store.events("backend")[0]["data"]["reason"]
+
+
+def test_a_model_that_mixes_examples_is_not_stacked_in_padded_batches(simulate, task_file):
+    body = (
+        "class Mixing(nn.Linear):\n    def forward(self, x):\n        return super().forward(x - x.mean(0))\n"
+    )
+    file = task_file(body, model="lambda: Mixing(4, 3)")
+    options = ("--partition", "quantity:2", "--set", "training.batch_size=16", "--seed", 5)
+    runs = [simulate(file, *options, "--backend", name) for name in ("vmap", "torch")]
+    arrays = [load_arrays(run.folder / "model.safetensors") for run in runs]
+    assert np.allclose(arrays[0]["weight"], arrays[1]["weight"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--backend", "numpy"], "vmap"),
+        (["--workers", "-1"], "--workers -1"),
+        (["--engine", "ray", "--backend", "vmap"], "--engine ray"),
+    ],
+)
+def test_wrong_options_are_refused(simulate, options, expected):
+    done = simulate("digits", *options)
+    assert done.code == 2
+    assert expected in done.err

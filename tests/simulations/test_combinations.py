@@ -1,0 +1,54 @@
+"""Options together: each pair works in a short run, or is refused by one sentence before it begins."""
+
+import pytest
+
+from fedloom_client.algorithms.registry import ALGORITHMS
+
+SGD = ("--set", "training.optimizer=momentum", "--set", "training.lr=0.05")
+SHORT = ("--clients", 3, "--rounds", 1, *SGD)
+DP = ("--set", "strategy.noise_multiplier=0.1", "--set", "strategy.clipping_norm=1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[("--strategy", name, "--compress", "int8") for name in ALGORITHMS],
+        ("--strategy", "scaffold", "--attack", "signflip:0.3"),
+        ("--strategy", "ditto", "--attack", "labelflip:0.3"),
+        ("--strategy", "scaffold", "--faults", "nan=0.2,drop=0.1,crash=0.1"),
+        ("--strategy", "fedadam", "--compress", "topk:0.05"),
+        ("--strategy", "rfa", "--compress", "lowrank:2"),
+        ("--strategy", "krum", "--compress", "float16"),
+        ("--strategy", "dp-server-fixed:fedavg", *DP, "--compress", "int8"),
+        ("--compress", "int8", "--attack", "labelflip:0.3"),
+        ("--compress", "int8", "--faults", "drop=0.1,stale=0.2"),
+        ("--strategy", "fedbn", "--backend", "torch"),
+    ],
+)
+def test_these_work_together(simulate, task_file, options):
+    model = "lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))"
+    done = simulate(task_file(model=model), *SHORT, *options)
+    assert done.code == 0, done.err
+    assert done.result["status"] == "finished"
+    assert done.result["rounds"][0]["clients_ok"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--compress", "int8", "--attack", "signflip:0.2"), "--attack signflip changes updates"),
+        (("--compress", "int8", "--faults", "nan=0.2"), "--faults nan"),
+        (("--compress", "int8", "--backend", "vmap"), "one client at a time"),
+        (("--strategy", "ditto", "--backend", "vmap"), "one client at a time"),
+        (("--strategy", "scaffold", "--workers", 2), "one client at a time"),
+        (("--compress", "int8", "--strategy", "dp-client-fixed", *DP), "clips what clients send"),
+        (("--strategy", "dp-server-fixed:ditto", *DP), "goes around Flower's strategies only"),
+        (("--strategy", "scaffold", "--set", "training.optimizer=adam"), "steps are sums of gradients"),
+    ],
+)
+def test_these_are_refused_by_one_sentence(simulate, options, said):
+    done = simulate("digits", *SGD, *options)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not done.folder.exists()

@@ -1,0 +1,165 @@
+"""`fedloom tune`: what a search tries, what it leaves, and that it goes on after a crash."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedloom_client.space import Choice, Real, Whole, grid
+from fedloom_edge.cli import main
+
+OPTIONS = ("tabular", "--rounds", "2", "--seed", "3", "--search", "random")
+
+
+def tune(folder: Path, *options: object) -> int:
+    return main(["tune", *map(str, options), "--out", str(folder)])
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    """What the search says of each trial, without times."""
+    summary = json.loads((folder / "tune.json").read_text())
+    return [{k: v for k, v in trial.items() if k != "device_seconds"} for trial in summary["trials"]]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "tune"
+    assert tune(folder, *OPTIONS, "--trials", 4) == 0
+    return folder
+
+
+def test_the_first_trial_has_the_defaults_and_the_others_differ(searched):
+    settings = [trial["settings"] for trial in trials(searched)]
+    assert settings[0] == {"training.lr": 0.05, "training.batch_size": 16, "training.epochs": 2}
+    assert len({json.dumps(entry) for entry in settings}) == 4
+
+
+def test_best_toml_makes_the_best_trial_again(searched, tmp_path):
+    best = json.loads((searched / "tune.json").read_text())["best"]
+    options = ["tabular", "--rounds", "2", "--seed", "3", "--config", searched / "best.toml"]
+    assert main(["simulate", *map(str, options), "--out", str(tmp_path / "run")]) == 0
+    once, again = (
+        json.loads((run / "result.json").read_text())
+        for run in (searched / "trials" / f"{best:04d}", tmp_path / "run")
+    )
+    assert once["arrays_sha256"] == again["arrays_sha256"]
+
+
+def test_costs_are_those_of_the_trials_runs(searched):
+    first = trials(searched)[0]
+    result = json.loads((searched / "trials" / "0000" / "result.json").read_text())
+    assert first["bytes"] == sum(entry["bytes_up"] + entry["bytes_down"] for entry in result["rounds"])
+    assert first["test"] == result["final"]["accuracy"]
+    assert first["samples"] > 0
+
+
+def test_more_trials_go_on_where_the_search_ended(searched, tmp_path, capsys):
+    folder = tmp_path / "tune"
+    assert tune(folder, *OPTIONS, "--trials", 2) == 0
+    assert tune(folder, *OPTIONS, "--trials", 4) == 0
+    assert "2 trials are done, 2 are left" in capsys.readouterr().out
+    assert trials(folder) == trials(searched)
+
+
+def test_a_killed_search_goes_on_to_the_same_trials(searched, tmp_path):
+    folder = tmp_path / "tune"
+    command = [
+        sys.executable,
+        "-m",
+        "fedloom_edge.cli",
+        "tune",
+        *OPTIONS,
+        "--trials",
+        "4",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (folder / "trials" / "0001" / "run.db").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    deadline = time.monotonic() + 60
+    while tune(folder, *OPTIONS, "--trials", 4) != 0:  # until the killed search's worker has gone too
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert trials(folder) == trials(searched)
+
+
+SPACE = """
+from fedloom_client import Choice, Real, Whole
+"""
+
+
+def test_a_grid_in_two_processes_covers_the_space_of_a_users_task(task_file, tmp_path):
+    space = (
+        "space={'training.lr': Real(low=0.01, high=0.09), 'training.optimizer': Choice(('momentum', 'adam'))}"
+    )
+    task = task_file(SPACE, extra=f"training=Training(lr=0.05), {space}")
+    options = (task, "--search", "grid", "--jobs", 2, "--rounds", 1, "--trials", 99)
+    assert tune(tmp_path / "tune", *options) == 0
+    settings = [tuple(trial["settings"].values()) for trial in trials(tmp_path / "tune")]
+    assert len(settings) == 6
+    assert {(round(lr, 9), name) for lr, name in settings} == {
+        (lr, name) for lr in (0.01, 0.05, 0.09) for name in ("momentum", "adam")
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "words"),
+    [
+        ("{'training.lr': Real(low=0.1, high=0.2)}", (), "leaves out the default 0.05"),
+        ("{'training.speed': Real(low=0.1, high=0.2)}", (), "training.speed"),
+        ("{'model.width': Whole(low=1, high=2)}", (), "training.KEY or strategy.KEY"),
+        ("{'training.lr': Real(low=0.0, high=0.2, log=True)}", (), "no range"),
+        ("{'training.lr': Choice(())}", (), "at least one value"),
+        ("{}", ("--trials", 0), "--trials 0"),
+        ("{}", ("--jobs", 0), "--jobs 0"),
+        ("{'training.lr': Choice((0.05, 0.1))}", ("--set", "training.lr=0.1"), "leave one of them open"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_before_anything_is_written(
+    task_file, tmp_path, capsys, space, options, words
+):
+    task = task_file(SPACE, extra=f"training=Training(lr=0.05), space={space}")
+    assert tune(tmp_path / "tune", task, *options) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "tune").exists()
+
+
+def test_another_search_in_the_same_folder_is_refused(searched, capsys):
+    assert tune(searched, *OPTIONS[:3], "--seed", 4, "--search", "random") == 2
+    assert "another seed (seed was 3)" in capsys.readouterr().err
+
+
+def test_trials_that_all_fail_say_why(task_file, tmp_path, capsys):
+    regression = {"model": "lambda: nn.Linear(4, 1)", "y": "rng.normal(size=(120, 1)).astype(np.float32)"}
+    space = "space={'training.lr': Choice((1e5, 1e6))}"
+    task = task_file(SPACE, extra=f"loss='mse', training=Training(lr=1e5, epochs=9), {space}", **regression)
+    assert tune(tmp_path / "tune", task, "--rounds", 2, "--trials", 2) == 1
+    assert "no trial" in capsys.readouterr().err
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1.01, 1e3), st.booleans(), st.integers(1, 50), st.integers(1, 50))
+def test_a_grid_stays_within_the_space_and_repeats_nothing(low, factor, log, start, width):
+    space = {
+        "a": Real(low=low, high=low * factor, log=log),
+        "b": Whole(low=start, high=start + width, log=log),
+        "c": Choice(("x", "y")),
+    }
+    points = [tuple(values.values()) for values in grid(space)]
+    assert len(set(points)) == len(points)
+    assert all(space[name].holds(value) for point in points for name, value in zip(space, point, strict=True))

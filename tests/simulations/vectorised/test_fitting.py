@@ -1,0 +1,214 @@
+"""Clients trained together come out as each would alone with TorchTrainer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedloom_client import ArraySamples, Task, Training
+from fedloom_client.loading import load_task
+from fedloom_client.samples import Data, Shard, View
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_client.torch_trainer.isolation import reproducible
+from fedloom_client.trainer import Assignment
+from fedloom_simulations.cohort import allocate
+from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
+from fedloom_simulations.vectorised.schedule import steps
+
+IMAGE, SIGNAL, ROW, TEXT = (1, 8, 8), (3, 40), (6,), (32, 13)
+UNEQUAL = (23, 17, 9, 8, 3)
+
+
+def samples(shape, count, classes=3, kind="float"):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, *shape)).astype(np.float32)
+    if kind == "tokens":
+        x = rng.integers(0, 24_000, (count, *shape))
+        x[:, 20:] = 0
+    y = rng.integers(0, classes, count)
+    return ArraySamples(x, y.astype(np.float32)[:, None] if kind == "value" else y)
+
+
+def both(task, base, sizes=UNEQUAL, *, mu=0.0, **settings):
+    """Arrays and metrics of every client, stacked and one by one."""
+    training = replace(Training(optimizer="sgd", lr=0.05, batch_size=8), **settings)
+    trainer = TorchTrainer(task)
+    start = trainer.initial_arrays(1)
+    ends = np.cumsum(sizes)
+    parts = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    parts.sort(key=lambda part: (-steps(len(part), training), -len(part)))
+    out = allocate(start, len(parts))
+    pupils = [Pupil(part, 10 + k) for k, part in enumerate(parts)]
+    with reproducible(0):
+        model = trainer.module(start)
+        outcome = fit_stacked(model, task.loss, trainer.tensors(base), pupils, [start], training, mu, out)
+    alone = [
+        trainer.fit(
+            start,
+            Shard(View(base, part), View(base, part[:0])),
+            Assignment(training=training, seed=10 + k, proximal_mu=mu),
+        )
+        for k, part in enumerate(parts)
+    ]
+    return start, out, outcome, alone
+
+
+def assert_equal(start, out, outcome, alone, *, tolerance=2e-3):
+    """Updates differ by rounding only, measured against each update's length."""
+    for k, update in enumerate(alone):
+        ours = np.concatenate([(out[name][k] - start[name]).ravel() for name in start])
+        theirs = np.concatenate([(update.arrays[name] - start[name]).ravel() for name in start])
+        assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs), k
+        assert outcome.metrics[k] == pytest.approx(dict(update.metrics), rel=1e-3, abs=1e-5)
+        assert outcome.warnings[k] == update.warnings
+    assert not outcome.failed
+
+
+def make(model, loss="cross_entropy"):
+    return Task(name="t", model=model, loss=loss, data=lambda _: Data(samples(ROW, 9), samples(ROW, 9)))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        ("digits", IMAGE, "float"),
+        ("mnist", (1, 28, 28), "float"),
+        ("fashion", (1, 28, 28), "float"),
+        ("activity", (6, 128), "float"),
+        ("stocks", (20, 1), "value"),
+        ("sentiment", TEXT, "tokens"),
+        ("tabular", (30,), "float"),
+    ],
+)
+def test_every_built_in_task_trains_the_same(name, shape, kind):
+    task = load_task(name)
+    classes = 2 if task.loss == "binary_cross_entropy" else 3
+    assert_equal(*both(task, samples(shape, 60, classes, kind), epochs=2))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "momentum"},
+        {"optimizer": "nesterov", "weight_decay": 0.1},
+        {"optimizer": "adam", "weight_decay": 0.01},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        {"optimizer": "rmsprop", "lr": 0.01},
+        {"clip_norm": 0.05},
+        {"clip_value": 0.01},
+        {"clip_norm": 0.05, "clip_value": 0.02},
+        {"mu": 0.5},
+        {"steps": 3},
+        {"batch_size": 1},
+        {"batch_size": 100},
+    ],
+    ids=str,
+)
+def test_every_setting_trains_the_same(settings):
+    assert_equal(*both(make(mlp), samples(ROW, 60), **{"epochs": 3, **settings}))
+
+
+class Head(nn.Linear):
+    def __init__(self, size):
+        super().__init__(size, 3)
+
+
+class Gated(nn.Module):
+    def __init__(self, **settings):
+        super().__init__()
+        self.gru = nn.GRU(3, 5, **settings)
+        self.head = nn.Linear(5 * (2 if settings.get("bidirectional") else 1), 3)
+
+    def forward(self, x):
+        x = x.transpose(1, 2)
+        if not self.gru.batch_first:
+            return self.head(self.gru(x.transpose(0, 1))[0][-1])
+        return self.head(self.gru(x)[0].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout2d(0.3), nn.Flatten(), Head(144)), IMAGE),
+        (lambda: nn.Sequential(nn.Conv1d(3, 6, 5, 2, groups=3), nn.Flatten(), Head(108)), SIGNAL),
+        (lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)), ROW),
+        (lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)), ROW),
+        (lambda: Gated(batch_first=True, num_layers=2, dropout=0.2), SIGNAL),
+        (lambda: Gated(batch_first=True, bidirectional=True, bias=False), SIGNAL),
+        (lambda: Gated(), SIGNAL),
+    ],
+)  # fmt: skip
+def test_layers_train_the_same(model, shape):
+    assert_equal(*both(make(model), samples(shape, 60), epochs=2))
+
+
+def test_weights_that_two_layers_share_stay_shared():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.other.weight = self.one.weight
+
+        def forward(self, x):
+            return self.head(self.other(self.one(x).relu()).relu())
+
+    start, out, outcome, alone = both(make(Shared), samples(ROW, 60))
+    assert_equal(start, out, outcome, alone)
+    assert np.array_equal(out["one.weight"], out["other.weight"])
+
+
+def test_frozen_weights_stay_as_they_are():
+    def frozen():
+        model = mlp()
+        model[0].requires_grad_(False)
+        return model
+
+    start, out, outcome, alone = both(make(frozen), samples(ROW, 60), weight_decay=0.1)
+    assert_equal(start, out, outcome, alone)
+    assert np.array_equal(out["0.weight"][0], start["0.weight"])
+
+
+def test_a_client_whose_loss_is_not_finite_is_told_apart_and_harms_nobody():
+    base = samples(ROW, 60)
+    base.x[0] = np.nan  # the first client's
+    trainer = TorchTrainer(make(mlp))
+    start = trainer.initial_arrays(1)
+    pupils = [Pupil(np.arange(20), 1), Pupil(np.arange(20, 40), 2)]
+    training = Training(optimizer="sgd", batch_size=10)
+    out = allocate(start, 2)
+    outcome = fit_stacked(
+        trainer.module(start), "cross_entropy", trainer.tensors(base), pupils, [start], training, 0.0, out
+    )
+    assert outcome.failed == {0}
+    assert all(np.isfinite(stack[1]).all() for stack in out.values())
+
+
+def test_clients_may_start_from_different_arrays():
+    trainer = TorchTrainer(make(mlp))
+    starts = [trainer.initial_arrays(seed) for seed in (1, 2)]
+    base, training = samples(ROW, 60), Training(optimizer="sgd", batch_size=10)
+    out = allocate(starts[0], 2)
+    pupils = [Pupil(np.arange(20), 1), Pupil(np.arange(20, 40), 2)]
+    with reproducible(0):
+        model = trainer.module(starts[0])
+        fit_stacked(model, "cross_entropy", trainer.tensors(base), pupils, starts, training, 0.0, out)
+    for k, start in enumerate(starts):
+        shard = Shard(View(base, pupils[k].examples), View(base, np.arange(0)))
+        alone = trainer.fit(start, shard, Assignment(training=training, seed=pupils[k].seed))
+        for name, array in alone.arrays.items():
+            assert np.allclose(out[name][k], array, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_that_is_not_dropout_is_refused():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    with pytest.raises(RuntimeError, match="random"):
+        both(make(lambda: Noisy(6, 3)), samples(ROW, 60))
