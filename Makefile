@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types bench pictures clean protos
+.PHONY: demo test lint types bench bench-full pictures clean protos
 
 demo: $(INSTALLED)  ## ten clients learn handwritten digits together
 	$(BIN)/fedloom simulate digits --clients 10 --rounds 15 --seed 1 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -25,6 +25,11 @@ protos: $(INSTALLED)  ## the generated code beside each .proto; a test holds tha
 bench: $(INSTALLED)  ## the benchmarks of docs/benchmarks.md that take minutes
 	$(BIN)/python -m fedloom_simulations.benchmarks.central
 	$(BIN)/python -m fedloom_simulations.benchmarks.commands
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators --runs 3
+
+bench-full: bench  ## all workloads of the simulators, hours on a small machine
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators fashion pfl activity stocks sentiment mobile
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators ten-thousand million --sides fedloom loop --runs 3
 
 pictures: $(INSTALLED)  ## the README's picture of the dashboard, from a real run
 	FEDLOOM_PICTURES=docs/img $(BIN)/pytest -q tests/server/dashboard/test_browser.py -k picture

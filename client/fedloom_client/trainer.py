@@ -22,6 +22,8 @@ class Assignment:
         offset: added to the gradient in every step, by name; empty for none.
         frozen: names of arrays that are not trained.
         progress: called with (epoch, mean training loss) after each epoch; None for silence.
+        enough: asked after each step; when it is true training ends with what it has, and the update
+            counts the examples that were seen. None for never.
     """
 
     training: Training
@@ -31,6 +33,7 @@ class Assignment:
     offset: Arrays = field(default_factory=Arrays)
     frozen: frozenset[str] = frozenset()
     progress: Callable[[int, float], None] | None = None
+    enough: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Update:
 
     Attributes:
         arrays: the trained arrays, names and order as they came in.
-        examples: training examples in the shard, the weight in an average.
+        examples: training examples in the shard (of partial work: those that were seen), the weight in
+            an average.
         metrics: finite figures with the same names for every client and round:
             train-loss, gradient-norm (mean over steps, before clipping), steps, epochs, ...
         warnings: sentences for the operator, for example a layer whose gradients vanish.

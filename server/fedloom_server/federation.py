@@ -22,6 +22,7 @@ from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
 from fedloom_server.checkpoints import Checkpoint, Checkpoints, Keep
 from fedloom_server.client_state import states_keeper
+from fedloom_server.clock import Clocked, clock_of
 from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.messages import Batch
@@ -118,6 +119,7 @@ class Federation:
         self.past: list[RoundNorms] = []
         self.reputation = Reputation()
         self.strategy_state: Arrays = {}
+        self.clock: Clocked | None = None
         self._state: dict[str, Any] = {}  # of the last checkpoint of a finished phase
         self._pace = Pace(plan.save_seconds)
         self._changed: dict[int, RecordDict] = {}
@@ -139,6 +141,7 @@ class Federation:
         self.most_examples = max(member.examples for member in members)
         self._members = members
         self._keeper = states_keeper(grid)
+        self.clock = clock_of(grid)
         saved = self.checkpoints.newest()
         opened: OpenRound | None = None
         if saved is None:
@@ -191,6 +194,8 @@ class Federation:
         self.reputation.restore(state["reputation"])
         self._state = {key: value for key, value in state.items() if key != "open"}
         self._prepare_test()
+        if self.clock is not None:
+            self.clock.restore_clock(state["clock"], self.store.get_arrays, self.constants)
         if self._keeper is not None:
             clients = self.checkpoints.client_states(saved)
             self._keeper.restore_states({self.roster.node_of(c): records for c, records in clients.items()})
@@ -280,6 +285,8 @@ class Federation:
         self._note_best(entry)
         self._state["best"] = self.best
         opened.note_faults()
+        if self.clock is not None:
+            opened.note("clock", seconds=self.clock.time)
         self._gather_states()
         entry = replace(entry, seconds=opened.elapsed())
         with self.store.transaction():
@@ -313,6 +320,7 @@ class Federation:
             "best": self.best,
             "norms": [[norms.centre, norms.spread] for norms in self.past],
             "reputation": self.reputation.state(),
+            **({"clock": self.clock.clock_state(put)} if self.clock is not None else {}),
         }
 
     def _gather_states(self) -> None:

@@ -25,15 +25,15 @@ class GridWrapper(Grid):
     def __init__(self, inner: Grid) -> None:
         self.inner = inner
 
-    @property
-    def settled(self) -> bool:
-        """Whether every node that has worked has had its reply yielded: then a state is whole."""
-        return self.inner.settled if isinstance(self.inner, GridWrapper) else True
-
     def expect(self, messages: Sequence[Message]) -> None:
         """Tell a grid that divides work what a phase consists of."""
         if isinstance(self.inner, PlansAhead):
             self.inner.expect(messages)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every node that has worked has had its reply yielded: then a state is whole."""
+        return self.inner.settled if isinstance(self.inner, GridWrapper) else True
 
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the connected nodes."""

@@ -221,7 +221,8 @@ def _exchange(
             waiting.difference_update(clients)
             opened.traffic.up += batch.add_stack(clients, reply, intake.many(clients, reply))
             _tell(run, batch, len(messages))
-            save()
+            if run.roster.settled:
+                save()
             continue
         client = run.roster.clients.get(reply.metadata.src_node_id)
         if client is None or client not in waiting:
@@ -238,7 +239,8 @@ def _exchange(
         if run.roster.settled:
             save()
     deadline = run.plan.deadline
-    for client in waiting:
+    busy = run.clock.at_work() if run.clock is not None and batch.phase == "train" else frozenset()
+    for client in [client for client in waiting if run.roster.node_of(client) not in busy]:
         batch.missing(client, "no reply" if deadline is None else f"no reply within {deadline:g} s")
 
 

@@ -18,9 +18,14 @@ _FACTS = ("task", "engine", "backend", "strategy", "partition", "seed", "clients
 def write_result(store: RunStore) -> dict[str, Any]:
     """Write result.json (its fields: docs/architecture.md) from the store and return it."""
     facts, rounds = store.facts(), store.rounds()
+    clock = {e["round"]: {"simulated_seconds": e["data"]["seconds"]} for e in store.events("clock")}
     result = {
         **{key: facts.get(key) for key in _FACTS},
-        "rounds": [_round(entry, facts["metric"]) for entry in rounds if entry.number > 0],
+        "rounds": [
+            _round(entry, facts["metric"]) | clock.get(entry.number, {})
+            for entry in rounds
+            if entry.number > 0
+        ],
         "final": _final(rounds[-1], facts["metric"]) if rounds else {},
         "baselines": facts.get("baselines", {}),
         "arrays_sha256": rounds[-1].arrays if rounds else None,

@@ -56,7 +56,7 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,       -- seconds since the epoch, coordinator's clock
     kind TEXT NOT NULL,       -- started, resumed, round, warning, failed, rejected, clipped, benched, repeated,
-                              -- damaged, early-stop, finished, interrupted,
+                              -- damaged, early-stop, clock, finished, interrupted,
                               -- and what operators asked for: pause, resume, stop, exclude, include
     round INTEGER,
     client INTEGER,

@@ -35,10 +35,24 @@ def refuse_combinations(
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
+    late = arguments.mode == "async"
     refusals = (
         (
             memory and (arguments.backend == "vmap" or arguments.workers > 1),
             f"{what} trains one client at a time; leave out --backend and --workers",
+        ),
+        (
+            arguments.mode is not None and (arguments.backend == "vmap" or arguments.workers > 1),
+            "--mode trains one client at a time; leave out --backend and --workers",
+        ),
+        (
+            late and memory,
+            f"--mode async puts old updates on the newest model, which {what} cannot follow; use semisync",
+        ),
+        (
+            late and (updates_attacked or faults is not None),
+            "--mode async: attacks on updates and faults are made for rounds that begin together; use "
+            "semisync, or leave them out",
         ),
         (
             memory and resume and arguments.engine == "ray",

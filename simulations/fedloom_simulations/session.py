@@ -17,6 +17,7 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.federation import Federation
@@ -189,6 +190,9 @@ def _disturbed(setup: Setup, grid: Grid) -> Grid:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
     if setup.faults:
         grid = FaultyGrid(grid, setup.faults)
+    if setup.mode is not None:
+        statistics = TorchTrainer(setup.plan.task).statistics
+        grid = ClockedGrid(grid, setup.mode, setup.clock, setup.plan.seed, statistics)
     return setup.wrap(grid) if setup.wrap else grid
 
 

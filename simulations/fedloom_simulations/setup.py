@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
+from fedloom_server.clocked_grid import ClockSettings, Mode
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
@@ -43,6 +44,8 @@ class Setup:
     mods: list[Mod]
     engine: str
     alone: bool
+    mode: Mode | None = None
+    clock: ClockSettings = field(default_factory=ClockSettings)
     backend: str
     workers: int
     out: Path
@@ -93,6 +96,8 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         lr=training.lr,
         optimizer=training.optimizer,
     )
+    if settings["clock"] and arguments.mode is None:
+        raise InputError("--set clock.* needs --mode sync, semisync or async")
     refuse_combinations(arguments, strategy, attack, faults, resume=resume)
     if not arguments.show_partition:
         require_codec(strategy)
@@ -118,7 +123,9 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
-        alone=keeps_memory(arguments, strategy),
+        alone=arguments.mode is not None or keeps_memory(arguments, strategy),
+        mode=arguments.mode,
+        clock=override(ClockSettings(), settings["clock"], "clock"),
         backend=arguments.backend,
         workers=arguments.workers,
         out=out,

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedloom_edge.config import add_config_argument
 
-SECTIONS = ("training", "strategy", "guard", "checkpoints")
+SECTIONS = ("training", "strategy", "guard", "checkpoints", "clock")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
     parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
+    parser.add_argument(
+        "--mode",
+        choices=("sync", "semisync", "async"),
+        help="rounds on a simulated clock: wait for all, for a period, or for a buffer of updates",
+    )
     parser.add_argument(
         "--compress",
         default="",

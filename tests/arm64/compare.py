@@ -1,4 +1,4 @@
-"""A board's figures beside this machine's: losses within 1e-4, int8 answers equal to the bit.
+"""A board's figures beside this machine's: losses within 1e-4 (1e-3 with rounding), int8 answers to the bit.
 
 python compare.py HERE.npz BOARD.npz NAME
 """
@@ -12,11 +12,13 @@ def main(here, there, name):
     """Print a line; 1 if something is not as it must be."""
     one, two = np.load(here), np.load(there)
     bad = []
-    losses = max(np.abs(one[k] - two[k]).max() for k in one if k.startswith("losses/"))
+    each = {k: float(np.abs(one[k] - two[k]).max()) for k in one if k.startswith("losses/")}
+    losses = max(each.values())
     floats = max(np.abs(one[k] - two[k]).max() for k in one if k.startswith("float/"))
     differing = {k: int((one[k] != two[k]).sum()) for k in one if k.startswith("int8/")}
-    if not losses <= 1e-4:
-        bad.append("losses")
+    # In a step that rounds, a value on the border of two integers can fall to either side.
+    if not all(value <= (1e-3 if k.endswith("int8") else 1e-4) for k, value in each.items()):
+        bad.append(f"losses {each}")
     if any(differing.values()):
         bad.append(f"int8 {differing}")
     if len(two["telemetry"]):

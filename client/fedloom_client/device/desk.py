@@ -1,6 +1,7 @@
 """A device's desk: the work at hand, from the offer through download and training to the result."""
 
 import math
+import time
 from collections.abc import Callable
 
 from fedloom_client.device.memory import Memory
@@ -18,6 +19,8 @@ Send = Callable[[pb.FromDevice], None]
 _COPIES = 6
 _ROLES = ("arrays", "constants")
 _LARGEST = 4 << 30
+_SHARE = 0.8
+"""Of the time that the coordinator waits, what may go by before training ends; the rest is for sending."""
 
 
 class Desk:
@@ -46,6 +49,7 @@ class Desk:
         self._next: pb.Work | None = None
         self._supplied = supplied
         self._lacks = ""
+        self._until = math.inf
 
     @property
     def work(self) -> str:
@@ -128,6 +132,7 @@ class Desk:
 
     def _begin(self, work: pb.Work) -> None:
         self._work, self._downloading = work, True
+        self._until = time.monotonic() + _SHARE * work.seconds if work.seconds > 0 else math.inf
         if reason := self._refuses(work):
             self._work, self._downloading = None, False
             self._post(refusal=pb.Refusal(work=work.id, reason=reason))
@@ -169,7 +174,7 @@ class Desk:
             return
         self._downloading = False
         arrays, constants = (self._arrays(role) for role in _ROLES)
-        self._workshop.start(self._work, arrays, constants)
+        self._workshop.start(self._work, arrays, constants, self._until)
 
     def _arrays(self, role: str) -> Arrays:
         return self._held[role].arrays()

@@ -4,13 +4,16 @@ import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
+from fedloom_client.device.growing import GrowingNode
 from fedloom_client.device.home import DeviceSettings
 from fedloom_client.device.reading import load_task_light, read_shard, shard_of
 from fedloom_client.loading import BUILT_IN, load_task
 from fedloom_client.node import Node
+from fedloom_client.samples import Shard
 from fedloom_client.task import Task
 from fedloom_client.trainer import Trainer
 from fedloom_edge.errors import InputError
@@ -44,22 +47,29 @@ def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
     """
     if settings.trainer == "torch":
         task = load_task(settings.task)
-        shard = shard_of(settings, task)
+        read = shard_of
         trainer: Trainer = make_torch_trainer(task)
         equip = None
     else:
         task = load_task_light(settings.task)
-        shard = read_shard(settings, task)
+        read = read_shard
         trainer = given = ArtefactTrainer(task, home)
         equip = given.equip
+    node = _node(settings, task, trainer, partial(read, settings, task))
     hello = pb.Hello(
         trainer="torch" if equip is None else "onnx",
         task=task.name,
         task_digest=task_digest(settings.task),
-        examples=len(shard.train),
-        validation=len(shard.validation),
+        examples=len(node.raw.train),
+        validation=len(node.raw.validation),
     )
-    return Outfit(Node(task, shard, trainer), hello, equip)
+    return Outfit(node, hello, equip)
+
+
+def _node(settings: DeviceSettings, task: Task, trainer: Trainer, read: Callable[[], Shard]) -> Node:
+    if settings.data and settings.shard is None:
+        return GrowingNode(task, read, trainer, Path(settings.data))
+    return Node(task, read(), trainer)
 
 
 def make_torch_trainer(task: Task) -> Trainer:

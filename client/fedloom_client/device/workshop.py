@@ -1,8 +1,10 @@
 """Where a device's work is done: one at a time, in a thread, apart from the link."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from fedloom_client.algorithms.base import part
@@ -56,9 +58,14 @@ class Workshop:
         self._progress = progress
         self._done = done
         self._cancelled: set[str] = set()
+        self._until = math.inf
 
-    def start(self, work: pb.Work, arrays: Arrays, constants: Arrays) -> None:
-        """Begin a work; the caller waits for `done` before it begins another."""
+    def start(self, work: pb.Work, arrays: Arrays, constants: Arrays, until: float = math.inf) -> None:
+        """Begin a work; the caller waits for `done` before it begins another.
+
+        At `until` (by the monotonic clock) training ends with what it has.
+        """
+        self._until = until
         # A daemon: a training step cannot be interrupted, and must not keep a stopped agent alive.
         threading.Thread(target=self._run, args=(work, arrays, constants), daemon=True).start()
 
@@ -96,7 +103,11 @@ class Workshop:
                 update = self._train(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=update.examples)
                 result.figures.extend(figures(update.metrics))
-                result.warnings.extend(warning[:1024] for warning in update.warnings[:15])
+                result.warnings.extend(warning[:1024] for warning in update.warnings[:14])
+                if _passed(self._until):
+                    result.warnings.append(
+                        f"partial work: the time was over after {update.metrics.get('steps', 0):.0f} steps"
+                    )
                 return result, update.arrays
             case pb.KIND_EVALUATE:
                 measured = self._evaluate(work, arrays, constants)
@@ -134,6 +145,7 @@ class Workshop:
             seed=work.seed,
             proximal_mu=work.proximal_mu,
             progress=progress,
+            enough=partial(_passed, self._until) if self._until < math.inf else None,
         )
 
 
@@ -148,3 +160,7 @@ def _given(arrays: Arrays, constants: Arrays, memory: Arrays) -> Given:
     broadcast = part(constants, ALGORITHM)
     own = {name: a for name, a in constants.items() if not name.startswith(f"{ALGORITHM}/")}
     return Given(arrays=arrays, broadcast=broadcast, constants=own, memory=memory)
+
+
+def _passed(moment: float) -> bool:
+    return time.monotonic() > moment

@@ -134,7 +134,7 @@ def _train(
     best, order = Best(training.patience), generator(assignment.seed, "order")
     seed = derive_seed(assignment.seed, "dropout")
     norms: list[float] = []
-    loss_sum, seen, epoch, over = 0.0, 0, 0, False
+    loss_sum, seen, epoch, over, cut_short = 0.0, 0, 0, False, False
     while not over:
         epoch += 1
         epoch_sum, epoch_seen = 0.0, 0
@@ -146,11 +146,14 @@ def _train(
             loss, norm = step(x, y, lr=training.lr, seed=seed, mu=assignment.proximal_mu)
             norms.append(norm)
             epoch_sum, epoch_seen = epoch_sum + loss * len(batch), epoch_seen + len(batch)
+            if assignment.enough is not None and assignment.enough():
+                cut_short = True
+                break
         loss_sum, seen = loss_sum + epoch_sum, seen + epoch_seen
         if assignment.progress is not None:
             assignment.progress(epoch, epoch_sum / epoch_seen)
-        over = epoch == training.epochs or len(norms) == training.steps
-        if training.patience and validate is not None:
+        over = epoch == training.epochs or len(norms) == training.steps or cut_short
+        if not cut_short and training.patience and validate is not None:
             best.note(validate(), read)
             over = over or best.over
     metrics = {
@@ -160,7 +163,7 @@ def _train(
         "steps": float(len(norms)),
         "epochs": float(epoch),
     }
-    return Update(best.arrays or read(), examples, metrics)
+    return Update(best.arrays or read(), min(examples, seen) if cut_short else examples, metrics)
 
 
 def _ready(x: NDArray[Any]) -> NDArray[Any]:

@@ -44,7 +44,7 @@ def train(
     step = Step(model, loss_function, assignment)
     best = Best(training.patience)
     order = generator(assignment.seed, "order")
-    loss_sum, seen, epoch, over = 0.0, 0, 0, False
+    loss_sum, seen, epoch, over, cut_short = 0.0, 0, 0, False, False
     while not over:
         epoch += 1
         epoch_sum, epoch_seen = 0.0, 0
@@ -56,11 +56,14 @@ def train(
             x, y = fetch(batch)  # (B, ...), (B, ...)
             epoch_sum += step(x, y, epoch=epoch) * len(batch)
             epoch_seen += len(batch)
+            if assignment.enough is not None and assignment.enough():
+                cut_short = True
+                break
         loss_sum, seen = loss_sum + epoch_sum, seen + epoch_seen
         if assignment.progress is not None:
             assignment.progress(epoch, epoch_sum / epoch_seen)
-        over = epoch == training.epochs or step.health.steps == training.steps
-        if training.patience and validate is not None:
+        over = epoch == training.epochs or step.health.steps == training.steps or cut_short
+        if not cut_short and training.patience and validate is not None:
             best.note(validate(), lambda: read_arrays(model))
             over = over or best.over
     metrics = {
@@ -70,7 +73,8 @@ def train(
         "steps": float(step.health.steps),
         "epochs": float(epoch),
     }
-    return Update(best.arrays or read_arrays(model), examples, metrics, step.health.warnings())
+    counted = min(examples, seen) if cut_short else examples
+    return Update(best.arrays or read_arrays(model), counted, metrics, step.health.warnings())
 
 
 def to_training_mode(model: nn.Module, *, alone: bool) -> None:

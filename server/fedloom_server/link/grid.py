@@ -120,6 +120,7 @@ class _Phase:
         self._coordinator = grid._coordinator
         self._quorum = grid._quorum
         self._timeout = timeout
+        until = time.monotonic() + self._deadline
         contents = Contents()
         self._jobs: dict[str, Job] = {}
         self._messages: dict[str, Message] = {}
@@ -132,7 +133,7 @@ class _Phase:
             work = to_work(message, grid._run_name, grid._clients[device], arrays, constants)
             query = message.metadata.message_type == MessageType.QUERY
             limit = _SUMMARY_BYTES if query else 2 * arrays.bytes + _SPARE_BYTES
-            self._jobs[device] = Job(device, work, (arrays, constants), limit)
+            self._jobs[device] = Job(device, work, (arrays, constants), limit, until)
             self._messages[device] = message
 
     def replies(self) -> Iterator[Message]:
@@ -171,12 +172,14 @@ class _Phase:
             reason = f"lost: no sign of it for {silent:.0f} s" if lost_now else "late: the others were done"
             yield self._reply(Outcome(device, "", None, reason))
 
+    @property
+    def _deadline(self) -> float:
+        own = self._quorum.deadline
+        return own if self._timeout is None else min(self._timeout, own)
+
     def _over(self, answered: int, lost: int, elapsed: float, quorum_after: float | None) -> bool:
         asked = len(self._jobs)
-        deadline = (
-            self._quorum.deadline if self._timeout is None else min(self._timeout, self._quorum.deadline)
-        )
-        if elapsed >= deadline and answered < self._quorum.needed(asked):
+        if elapsed >= self._deadline and answered < self._quorum.needed(asked):
             raise RunError(
                 f"{answered} of {asked} devices answered in {elapsed:.0f} s, the quorum is "
                 f"{self._quorum.needed(asked)}; see that they are on, then resume the run"

@@ -1,5 +1,6 @@
 """The works of the phase that is going on."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class Job:
         work: as it is offered, each time with the same id.
         contents: where the chunks of its arrays and constants are.
         limit: most bytes of arrays that its result may have.
+        until: when the coordinator no longer waits, by the monotonic clock.
         offered: when it was first offered, on the monotonic clock; 0 before.
         fetched: when the last chunk of it that the device asked for was sent; 0 before.
         returned: when its result was announced; 0 before.
@@ -27,9 +29,16 @@ class Job:
     work: pb.Work
     contents: tuple[Content, Content]
     limit: int
+    until: float = math.inf
     offered: float = 0.0
     fetched: float = 0.0
     returned: float = 0.0
+
+    def offer(self) -> pb.Work:
+        """The work with the time that is left for it; the time is no part of its id."""
+        if self.until < math.inf:
+            self.work.seconds = max(self.until - time.monotonic(), 0.1)
+        return self.work
 
     @property
     def transfers(self) -> dict[str, float]:

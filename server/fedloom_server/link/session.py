@@ -87,7 +87,7 @@ class Session:
         """Offer a work, first or again."""
         self._pieces.clear()  # of an offer before, which this one replaces
         job.offered = job.offered or time.monotonic()
-        self.send(work=job.work)
+        self.send(work=job.offer())
 
     def close(self, code: grpc.StatusCode, reason: str) -> None:
         """End the stream when what waits has been sent."""

@@ -1,18 +1,21 @@
-"""What fedloom's engines are measured against: a plain loop, pooled training, and Flower with Ray.
+"""fedloom's backends and what they are measured against: a plain loop, pooled training, Flower with Ray.
 
-`python -m fedloom_simulations.benchmarks.peers SIDE WORKLOAD` runs one and prints seconds a round as
-JSON; `benchmarks.simulators` runs all of them in turn. Shards, model, optimiser, batch size and epochs
-are those of `fedloom simulate`, read from its own recipe. Nothing else of fedloom takes part. All
-sides measure the global model on the test set each round, and no side measures on the clients.
+`python -m fedloom_simulations.benchmarks.peers SIDE WORKLOAD` runs one and prints the wall and the
+processor seconds of each round as JSON; `benchmarks.simulators` runs all of them in turn. Shards, model,
+optimiser, batch size and epochs are those of `fedloom simulate`, read from its own recipe; the peers use
+nothing else of fedloom. All sides measure the model on the test set each round, none on the clients.
 """
 
+import argparse
 import copy
 import json
+import math
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from fedloom_client.preprocess import prepare
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.optimisers import make_optimiser
+from fedloom_server.store import Round
 
 OWN = str(Path(__file__).with_name("tasks.py"))
 
@@ -63,6 +67,33 @@ WORKLOADS = {
 }
 
 
+class Clock:
+    """Wall and processor seconds of rounds, in this process; a watcher of fedloom's runs."""
+
+    def __init__(self) -> None:
+        self.laps: list[tuple[float, float]] = []
+        self.start()
+
+    def start(self) -> None:
+        """A round begins."""
+        self._began = time.perf_counter(), time.process_time()
+
+    def lap(self) -> None:
+        """A round ends, and the next begins."""
+        wall, cpu = self._began
+        self.laps.append((time.perf_counter() - wall, time.process_time() - cpu))
+        self.start()
+
+    def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, entry: Round) -> None:
+        """A round ends; round 0 is start-up."""
+        if entry.number:
+            self.lap()
+        self.start()
+
+
 class Side:
     """The data and the model of a workload as tensors, and one client's training."""
 
@@ -99,12 +130,11 @@ class Side:
         return float(LOSSES[self.task.loss](outputs, self.test[1]))
 
 
-def loop(workload: Workload) -> list[float]:
+def loop(workload: Workload) -> Clock:
     """Federated averaging as a plain loop over clients, one thread."""
-    side = Side(workload)
-    seconds = []
+    side, clock = Side(workload), Clock()
     for _ in range(workload.rounds):
-        began = time.perf_counter()
+        clock.start()
         start = copy.deepcopy(side.model.state_dict())
         mean = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in start.items()}
         cohort = random.sample(range(len(side.shards)), max(int(len(side.shards) * workload.fraction), 1))
@@ -117,25 +147,43 @@ def loop(workload: Workload) -> list[float]:
                 mean[name] += value * (len(part) / total)
         side.model.load_state_dict({name: value.to(start[name].dtype) for name, value in mean.items()})
         side.measure()
-        seconds.append(time.perf_counter() - began)
-    return seconds
+        clock.lap()
+    return clock
 
 
-def pooled(workload: Workload) -> list[float]:
+def pooled(workload: Workload) -> Clock:
     """As many steps of the same batch size on one model: what the training alone must cost, one thread."""
-    side = Side(workload)
-    seconds = []
+    side, clock = Side(workload), Clock()
     for _ in range(workload.rounds):
         cohort = random.sample(range(len(side.shards)), max(int(len(side.shards) * workload.fraction), 1))
         indices = np.concatenate([side.shards.parts(client)[0] for client in cohort])
-        began = time.perf_counter()
+        clock.start()
         side.fit(indices)
         side.measure()
-        seconds.append(time.perf_counter() - began)
-    return seconds
+        clock.lap()
+    return clock
 
 
-def flower(workload: Workload) -> list[float]:
+def fedloom(workload: Workload, backend: str) -> Clock:
+    """`fedloom simulate` in one process."""
+    from fedloom_simulations.session import run_session
+    from fedloom_simulations.setup import prepare_run
+    from fedloom_simulations.simulate import add_arguments
+
+    parser, clock = argparse.ArgumentParser(), Clock()
+    add_arguments(parser)
+    with tempfile.TemporaryDirectory() as folder:
+        sets = [f"strategy.fraction_train={workload.fraction}", "strategy.fraction_evaluate=0"]
+        options = [workload.task, "--clients", str(workload.clients), "--rounds", str(workload.rounds)]
+        options += ["--partition", workload.partition, "--backend", backend, "--workers", "1"]
+        options += ["--out", f"{folder}/run", *(word for setting in sets for word in ("--set", setting))]
+        setup = prepare_run(parser.parse_args(options))
+        if run_session(replace(setup, watchers=[clock])):
+            raise SystemExit(1)
+    return clock
+
+
+def flower(workload: Workload) -> Clock:
     """Flower's simulation engine on Ray, as its own tutorials use it; one core a client."""
     from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
@@ -145,7 +193,7 @@ def flower(workload: Workload) -> list[float]:
 
     client, server = ClientApp(), ServerApp()
     kept: dict[str, Side] = {}
-    seconds: list[float] = []
+    clock = Clock()
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
@@ -167,7 +215,9 @@ def flower(workload: Workload) -> list[float]:
         def measure(number: int, arrays: ArrayRecord) -> MetricRecord:
             side.model.load_state_dict(arrays.to_torch_state_dict())
             loss = side.measure()
-            seconds.append(time.perf_counter())
+            if number:
+                clock.lap()
+            clock.start()
             return MetricRecord({"loss": loss})
 
         first = ArrayRecord(side.model.state_dict())
@@ -175,7 +225,8 @@ def flower(workload: Workload) -> list[float]:
 
     clients = workload.clients or len(Side(workload).shards)
     run_simulation(server, client, num_supernodes=clients)
-    return list(np.diff(seconds))
+    clock.laps = [(wall, math.nan) for wall, _ in clock.laps]  # its work is done in other processes
+    return clock
 
 
 def _tensors(samples: Any) -> tuple[Tensor, Tensor]:
@@ -183,14 +234,20 @@ def _tensors(samples: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.array(x)), torch.from_numpy(np.array(y))
 
 
-SIDES: dict[str, Callable[[Workload], list[float]]] = {"loop": loop, "pooled": pooled, "flower": flower}
+SIDES: dict[str, Callable[[Workload], Clock]] = {
+    "fedloom": lambda workload: fedloom(workload, "auto"),
+    "fedloom torch": lambda workload: fedloom(workload, "torch"),
+    "loop": loop,
+    "pooled": pooled,
+    "flower": flower,
+}
 
 
 def main() -> None:
     """Run one side of one workload."""
     torch.set_num_threads(1)
     name, workload = sys.argv[1:3]
-    sys.stdout.write("\n" + json.dumps([float(second) for second in SIDES[name](WORKLOADS[workload])]) + "\n")
+    sys.stdout.write("\n" + json.dumps(SIDES[name](WORKLOADS[workload]).laps) + "\n")
 
 
 if __name__ == "__main__":

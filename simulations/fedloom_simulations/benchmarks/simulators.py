@@ -2,7 +2,8 @@
 
 `python -m fedloom_simulations.benchmarks.simulators [WORKLOAD...]` runs whole commands in turn, each in
 a process of its own, and prints the table of docs/benchmarks.md; `--runs N` repeats them in the same
-order. Memory is the proportional set size of all processes of a command together, sampled.
+order. On a shared machine processor seconds say more than wall seconds; they count one process, and
+Flower works in many. Memory is the proportional set size of all processes of a command together, sampled.
 """
 
 import argparse
@@ -10,63 +11,46 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 
-from fedloom_simulations.benchmarks.peers import WORKLOADS, Workload
+from fedloom_simulations.benchmarks.peers import SIDES, WORKLOADS
 
 MINUTES = ("mlp", "flute", "digits", "overhead")
-SIDES = ("fedloom", "fedloom torch", "loop", "pooled", "flower")
 _SAMPLED = 0.5
 
 
 @dataclass
 class Cost:
-    """Of one command: wall seconds, seconds a round (median; the first, with its start-up, apart), MB."""
+    """Of one command: wall seconds; wall and processor seconds a round (median, without the first); MB."""
 
     wall: float
     round: float
+    cpu: float
     megabytes: float
 
 
 def measure(side: str, name: str) -> Cost:
     """Run one side of a workload."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = _command(side, name, WORKLOADS[name], out)
-        began = time.perf_counter()
-        environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-        ) as process:
-            peak = _Peak(process.pid)
-            text = process.communicate()[0]
-            wall = time.perf_counter() - began
-            memory = peak.stop()
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-        if side.startswith("fedloom"):
-            rounds = [entry["seconds"] for entry in json.loads((out / "result.json").read_text())["rounds"]]
-        else:
-            rounds = json.loads(text.strip().splitlines()[-1])
-    return Cost(wall, median(rounds[1:] or rounds), memory)
-
-
-def _command(side: str, name: str, workload: Workload, out: Path) -> list[str]:
-    if not side.startswith("fedloom"):
-        return [sys.executable, "-m", "fedloom_simulations.benchmarks.peers", side, name]
-    fraction = workload.fraction
-    sets = [f"strategy.fraction_train={fraction}", "strategy.fraction_evaluate=0"]
-    options = ["--clients", str(workload.clients), "--rounds", str(workload.rounds)]
-    options += ["--partition", workload.partition, "--out", str(out)]
-    options += [word for setting in sets for word in ("--set", setting)]
-    options += ["--backend", "torch" if side == "fedloom torch" else "auto"]
-    return [sys.executable, "-m", "fedloom_edge.cli", "simulate", workload.task, *options]
+    command = [sys.executable, "-m", "fedloom_simulations.benchmarks.peers", side, name]
+    began = time.perf_counter()
+    environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        peak = _Peak(process.pid)
+        text = process.communicate()[0]
+        wall = time.perf_counter() - began
+        memory = peak.stop()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    rounds = json.loads(text.strip().splitlines()[-1])
+    walls, cpus = zip(*(rounds[1:] or rounds), strict=True)
+    return Cost(wall, median(walls), median(cpus), memory)
 
 
 class _Peak:
@@ -116,19 +100,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     arguments = parser.parse_args()
-    sys.stdout.write("| workload | side | command, s | a round, s | x fedloom's round | memory, MB |\n")
-    sys.stdout.write("|---|---|---|---|---|---|\n")
+    sys.stdout.write(
+        "| workload | side | command, s | a round, s | x fedloom's | CPU s | x fedloom's | MB |\n"
+    )
+    sys.stdout.write("|---|---|---|---|---|---|---|---|\n")
     for name in arguments.workloads:
         costs: dict[str, list[Cost]] = {side: [] for side in arguments.sides}
         for _ in range(arguments.runs):
             for side in arguments.sides:
                 costs[side].append(measure(side, name))
-        ours = median(cost.round for cost in costs[arguments.sides[0]])
+        ours = [median(column) for column in zip(*map(astuple, costs[arguments.sides[0]]), strict=True)]
         for side, runs in costs.items():
-            wall, each = median(cost.wall for cost in runs), median(cost.round for cost in runs)
-            memory = median(cost.megabytes for cost in runs)
+            wall, each, cpu, memory = (median(column) for column in zip(*map(astuple, runs), strict=True))
             sys.stdout.write(
-                f"| {name} | {side} | {wall:.1f} | {each:.4f} | {each / ours:.2f} | {memory:.0f} |\n"
+                f"| {name} | {side} | {wall:.1f} | {each:.4f} | {each / ours[1]:.2f} | {cpu:.4f} | "
+                f"{cpu / ours[2]:.2f} | {memory:.0f} |\n"
             )
             sys.stdout.flush()
 

@@ -45,6 +45,7 @@ class SearchPlan:
         for name in ("clients", "rounds", "strategy", "partition", "seed", "data"):
             setattr(options, name, getattr(self.options, name))
         options.settings = [*self.options.settings, *(f"{name}={value}" for name, value in values.items())]
+        options.workers = 1 if self.options.jobs > 1 else 0  # trials side by side fill the cores
         options.out = self.run_folder(slot)
         return options
 

@@ -180,3 +180,22 @@ def test_a_loss_that_is_not_finite_names_the_step():
     own.train.x[7] = np.nan
     with pytest.raises(TrainingError, match="step"):
         ours.fit(ours.initial_arrays(0), own, Assignment(training=Training(), seed=3))
+
+
+def test_partial_work_is_the_steps_before_the_end_and_counts_what_was_seen():
+    task = importlib.import_module("fedloom_client.tasks.tabular").task
+    training = dataclasses.replace(task.training, batch_size=8, epochs=3)
+    task = dataclasses.replace(task, model=without_dropout(task.model))
+    shard = Shard(samples("tabular", task.loss, 40, 1), samples("tabular", task.loss, 8, 2))
+    arrays = TorchTrainer(task).initial_arrays(0)
+    for trainer in pair(task):
+        for steps, counted in ((1, 8), (3, 24), (7, 40)):
+            asked = iter(range(1, 100))
+            enough = lambda asked=asked, steps=steps: next(asked) == steps  # noqa: E731
+            cut = trainer.fit(arrays, shard, Assignment(training=training, seed=1, enough=enough))
+            bounded = dataclasses.replace(training, steps=steps)
+            whole = trainer.fit(arrays, shard, Assignment(training=bounded, seed=1))
+            assert cut.examples == counted
+            assert cut.metrics == whole.metrics
+            for name, array in whole.arrays.items():
+                np.testing.assert_array_equal(cut.arrays[name], array)

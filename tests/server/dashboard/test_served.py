@@ -8,14 +8,16 @@ import subprocess
 from importlib.metadata import version
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from fedloom_edge.cli import main
 from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.process_mark import is_gone
 from fedloom_server.store import RunStore
 
-from .conftest import FEDLOOM, at_least, until
+from .conftest import FEDLOOM, SIZES, at_least, until
 
+ALONE = ("--backend", "torch")  # clients one at a time, as devices train
 DEVICES = ["local-0", "local-1", "local-2"]
 
 
@@ -27,7 +29,18 @@ def coordinate(tmp_path):
     def start(*options, task="digits"):
         folder = tmp_path / "runs" / "line-3"
         folder.parent.mkdir(exist_ok=True)
-        command = [*FEDLOOM, "serve", str(task), "--local", "3", *map(str, options), "--out", str(folder)]
+        command = [
+            *FEDLOOM,
+            "serve",
+            str(task),
+            "--local",
+            "3",
+            "--trainer",
+            "torch",
+            *map(str, options),
+            "--out",
+            str(folder),
+        ]
         with (tmp_path / "served.log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -46,10 +59,10 @@ def coordinate(tmp_path):
 
 @pytest.fixture
 def slow_task(tmp_path):
-    """A small task whose rounds last long enough to be broken off."""
+    """A small task whose rounds last as long as the variable PAUSE says, to be broken off."""
     path = tmp_path / "slow.py"
     path.write_text(
-        "import time\n"
+        "import os, time\n"
         "import numpy as np\n"
         "from torch import nn\n"
         "from fedloom_client import ArraySamples, Data, Task, Training\n"
@@ -59,7 +72,7 @@ def slow_task(tmp_path):
         "        self.layer = nn.Linear(4, 3)\n"
         "    def forward(self, x):\n"
         "        if self.training:\n"
-        "            time.sleep(0.02)\n"
+        "            time.sleep(float(os.environ.get('PAUSE', '0')))\n"
         "        return self.layer(x)\n"
         "def load(folder):\n"
         "    x = np.random.default_rng(0).normal(size=(240, 4)).astype(np.float32)\n"
@@ -101,6 +114,28 @@ def confirm(page, button):
     page.click("dialog .actions button:last-child")
 
 
+def everywhere_accessible(browser, context, addresses):
+    """Pages with devices on them break no rule of accessibility and scroll sideways nowhere."""
+    for theme in ("light", "dark"):
+        for width, height in SIZES.values():
+            # axe is put into the page, which the page's own policy forbids.
+            other = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme=theme,
+                bypass_csp=True,
+                storage_state=context.storage_state(),
+            )
+            page = other.new_page()
+            for address in addresses:
+                page.goto(address)
+                page.wait_for_selector("h1")
+                page.wait_for_timeout(500)
+                found = Axe().run(page)
+                assert found.violations_count == 0, found.generate_report()
+                assert page.evaluate("() => document.documentElement.scrollWidth") <= width, address
+            other.close()
+
+
 def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate, browser, tmp_path):
     folder, process = coordinate("--rounds", 3000, "--dashboard")
     link = re.search(r"dashboard: (\S+)", (tmp_path / "served.log").read_text())[1]
@@ -118,8 +153,8 @@ def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate,
     page.wait_for_selector("tbody tr:nth-child(3) >> text=connected")
     page.wait_for_selector("tbody tr >> text=round ", timeout=90_000)
     page.wait_for_selector("tbody td:has-text('GB of') >> nth=2")
+    assert page.locator("tbody td:first-child").all_inner_texts() == DEVICES
     table = page.locator("tbody tr").all_inner_texts()
-    assert [row.split()[0] for row in table] == DEVICES
     assert all(version("fedloom") in row for row in table)
     assert all(re.search(r"just now|\d+ s ago", row) for row in table)
 
@@ -129,6 +164,7 @@ def test_serve_prints_a_link_that_shows_its_devices_and_takes_orders(coordinate,
     page.wait_for_selector("[data-card='Device local-2'] canvas")
     confirm(page, "Exclude this client")
     page.wait_for_selector(".status:has-text('excluded')")
+    everywhere_accessible(browser, page.context, [page.url, link.split("/login")[0] + "/fleet"])
     page.click(".crumb a:has-text('line-3')")
     at_least(page, rounds(folder) + 1)
     page.wait_for_selector("[data-card='Participation'] >> text=usable 2")
@@ -169,7 +205,8 @@ def resumed_from_the_page(folder, process, page, tmp_path, *options):
     page.wait_for_selector("[data-card='What happened'] >> text=started again by link-")
     page.wait_for_selector(".status[data-status=finished]", timeout=120_000)
     assert page.locator("button:has-text('Resume run')").count() == 0
-    assert main(["simulate", *options, "--out", str(tmp_path / "whole")]) == 0
+    whole = ["simulate", *options, *ALONE, "--out", str(tmp_path / "whole")]
+    assert main(whole) == 0
     got, expected = result(folder), result(tmp_path / "whole")
     assert got["arrays_sha256"] == expected["arrays_sha256"]
     for name in ("loss", "clients_ok", "clients_failed", "rejected"):
@@ -177,25 +214,29 @@ def resumed_from_the_page(folder, process, page, tmp_path, *options):
 
 
 def test_a_killed_coordinator_is_shown_and_resumed_to_the_same_weights(
-    coordinate, serve, tab, slow_task, tmp_path
+    coordinate, serve, tab, slow_task, tmp_path, monkeypatch
 ):
-    options = ("--rounds", "10", "--seed", "4")
+    options = ("--rounds", "40", "--seed", "4")
+    monkeypatch.setenv("PAUSE", "0.1")
     folder, process = coordinate(*options, task=slow_task)
+    monkeypatch.delenv("PAUSE")
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), "--clients", "3", *options)
 
 
 def test_a_killed_simulation_is_shown_and_resumed_to_the_same_weights(
-    simulate, serve, tab, slow_task, tmp_path
+    simulate, serve, tab, slow_task, tmp_path, monkeypatch
 ):
-    options = ("--clients", "4", "--rounds", "10", "--seed", "2", "--faults", "drop=0.2")
-    folder, process = simulate(*options, task=slow_task)
+    options = ("--clients", "4", "--rounds", "40", "--seed", "2", "--faults", "drop=0.2")
+    monkeypatch.setenv("PAUSE", "0.1")
+    folder, process = simulate(*options, *ALONE, task=slow_task)
+    monkeypatch.delenv("PAUSE")
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), *options)
 
 
 def test_a_resume_that_cannot_begin_is_said_with_its_reason(simulate, serve, tab, moody_task):
-    folder, process = simulate("--clients", 4, "--rounds", 500, task=moody_task)
+    folder, process = simulate("--clients", 4, "--rounds", 500, *ALONE, task=moody_task)
     server = serve(folder.parent)
     page = tab(server).open(f"/runs/{run_id(folder)}")
     at_least(page, 1)

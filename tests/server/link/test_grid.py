@@ -1,11 +1,13 @@
 """Work goes to devices and comes back, whatever happens to streams and processes in between."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from fedloom_client.records import from_record
+from fedloom_client.trainer import Update
 from fedloom_edge.errors import RunError
 from fedloom_server.link.quorum import Quorum
 
@@ -196,3 +198,24 @@ def test_a_full_disk_on_a_device_is_a_warning_and_loses_no_update(site, monkeypa
     (reply,) = site.grid.send_and_receive(questions(site.grid))
     assert "disk is full" in reply.content.config_records["warnings"]["warnings"][0]
     assert (from_record(reply.content.array_records["arrays"])["w"] == 1).all()
+
+
+def test_a_device_that_cannot_finish_in_time_returns_what_it_has(tmp_path):
+    class Slow(AddOne):
+        def train(self, arrays, constants, assignment):
+            steps = 0
+            while not assignment.enough():
+                time.sleep(0.01)
+                steps += 1
+            return Update({n: a + 1 for n, a in arrays.items()}, steps, {"train-loss": 0.5, "steps": steps})
+
+    site = Site(tmp_path, quorum=Quorum(share=1.0, deadline=3.0))
+    try:
+        site.agent("a", Slow())
+        site.grid.gather(1, 20)
+        (reply,) = site.grid.send_and_receive(questions(site.grid))
+        assert 0 < metrics(reply)["num-examples"] == metrics(reply)["steps"]
+        (warning,) = reply.content.config_records["warnings"]["warnings"]
+        assert warning.startswith("partial work: the time was over after")
+    finally:
+        site.close()

@@ -61,6 +61,8 @@ const WORDS = {
   interrupted: (event) => `interrupted: ${event.data.reason}`, rejected: (event) => `refused: ${event.data.reason}`, warning: (event) => `warning: ${event.data.reason}`,
   "early-stop": (event) => `stopped early: ${event.data.reason}`, pause: (event) => `paused by ${event.data.who}`, resume: (event) => `goes on, asked by ${event.data.who}`,
   stop: (event) => `stop, asked by ${event.data.who}`, restart: (event) => `started again by ${event.data.who}`,
+  resumed: () => "resumed", repeated: (event) => `repeated: ${event.data.reason}`, clipped: (event) => `clipped: ${event.data.reason}`, benched: (event) => `not asked for ${plural(event.data.rounds, "round")}: ${event.data.reason}`,
+  "device-connected": (event) => `${event.data.device} connected`, "device-disconnected": (event) => `${event.data.device} disconnected: ${event.data.reason}`, "device-refused": (event) => `${event.data.device} was not let in: ${event.data.reason}`,
   exclude: (event) => (event.data.refused ? `not excluded: ${event.data.refused}` : `excluded by ${event.data.who}`), include: (event) => `included again by ${event.data.who}`,
 };
 
