@@ -123,13 +123,12 @@ class AttackedGrid(GridWrapper):
                 self._held += 1
             else:
                 yield from self._changed(asked[0], [reply])
-        for reply in self._changed(asked[0], together):
-            self._held -= 1
-            yield reply
+        if together:
+            for reply in self._changed(asked[0], together):
+                self._held -= 1
+                yield reply
 
     def _changed(self, question: Message, replies: list[Message]) -> list[Message]:
-        if not replies:
-            return []
         origin = from_record(question.content.array_records["arrays"])
         config: Any = question.content.config_records["config"]
         replies = sorted(replies, key=lambda reply: self._nodes[reply.metadata.src_node_id])

@@ -134,3 +134,10 @@ def test_report_lists_the_quarantine(simulate, capsys):
     assert out.count("arrays/") == 2
     assert "from the global arrays" in out
     assert json.loads((done.folder / "result.json").read_text())["rounds"][0]["rejected"] == 2
+
+
+def test_an_attacked_run_that_asks_nobody_to_evaluate_goes_on(simulate):
+    options = ("--attack", "alie:0.5", "--set", "strategy.fraction_evaluate=0")
+    done = simulate("digits", "--clients", 4, "--rounds", 1, *options)
+    assert done.code == 0, done.err
+    assert done.result["rounds"][0]["clients_ok"] == 4
