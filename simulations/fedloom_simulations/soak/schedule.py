@@ -61,7 +61,7 @@ class Schedule:
     def repeated(cls, command: str, seed: int, number: int, most_kills: int = 3) -> "Schedule":
         """The schedule `number` of a soak of one run with FedAdam, which differ in their kills alone."""
         draw = generator(seed, "soak", command, number)
-        nodes = {"simulate": ("--clients", "4"), "serve": ("--local", "3")}[command]
+        nodes = {"simulate": ("--clients", "4"), "serve": ("--local", "3", "--trainer", "torch")}[command]
         options = (*_TASK, *nodes, "--seed", str(seed), "--strategy", *STRATEGIES[1])
         kills = tuple(draw.random(int(draw.integers(1, most_kills + 1))).tolist())
         # Devices keep no Flower state.
