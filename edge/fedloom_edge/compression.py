@@ -1,4 +1,4 @@
-"""Updates in fewer bytes: lossy codecs with error feedback, and zstandard after them. Needs numpy only.
+"""Updates in fewer bytes: lossy codecs with error feedback, and zstandard after them.
 
 What a codec loses in one round is kept by the client and added to its next update (error feedback:
 Seide et al., 2014; Karimireddy et al., 2019, "Error feedback fixes SignSGD"), so that nothing is lost for
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from fedloom_edge.arrays import Arrays
@@ -258,7 +257,7 @@ class Compression:
         kept = {_RESIDUAL + name: array - sent[name] for name, array in delta.items()}
         kept |= {_WARM + name: array for name, array in warm.items()}
         rest = b"".join(array.astype("<f4").tobytes() for array in exact.values())
-        packed = zstandard.ZstdCompressor(level=_LEVEL).compress(rest + data)
+        packed = _zstandard().ZstdCompressor(level=_LEVEL).compress(rest + data)
         return {PAYLOAD: np.frombuffer(packed, np.uint8).copy()}, kept
 
     def decode(self, encoded: Arrays, origin: Arrays) -> Arrays:
@@ -281,16 +280,25 @@ class Compression:
         return exact, {name: array for name, array in arrays.items() if name not in self.exact}
 
 
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise CompressionError("--compress needs zstandard: pip install 'fedloom[compress]'") from None
+    return zstandard
+
+
 def _unpacked(encoded: Arrays, expected: int) -> bytes:
     packed = encoded.get(PAYLOAD)
     if list(encoded) != [PAYLOAD] or packed is None or packed.dtype != np.uint8 or packed.ndim != 1:
         raise CompressionError(f"an encoded update is one uint8 array {PAYLOAD!r}, not {sorted(encoded)[:5]}")
-    content = packed.tobytes()
+    content, zstandard = packed.tobytes(), _zstandard()
     try:
         # The frame says its size, and it is compared before memory is taken for it.
         if (size := zstandard.frame_content_size(content)) != expected:
             raise CompressionError(f"the payload holds {size} bytes, expected {expected}")
-        return zstandard.ZstdDecompressor().decompress(content, max_output_size=expected)
+        unpacked: bytes = zstandard.ZstdDecompressor().decompress(content, max_output_size=expected)
+        return unpacked
     except zstandard.ZstdError as error:
         raise CompressionError(f"the payload is damaged ({error})") from error
 

@@ -1,5 +1,7 @@
 """Codecs: what they keep, how much they send, and that no payload can do harm."""
 
+import sys
+
 import numpy as np
 import pytest
 import zstandard
@@ -153,3 +155,9 @@ def test_an_unknown_codec_is_refused_in_one_line(text):
     with pytest.raises(InputError, match="--compress") as caught:
         parse_codec(text)
     assert "\n" not in str(caught.value)
+
+
+def test_without_zstandard_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(CompressionError, match=r"pip install 'fedloom\[compress\]'"):
+        make("int8").encode({"w": np.zeros(3, np.float32)}, {"w": np.ones(3, np.float32)}, {}, 0)

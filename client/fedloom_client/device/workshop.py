@@ -149,6 +149,10 @@ class Workshop:
         )
 
 
+def _passed(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
 def _orders(work: pb.Work) -> tuple[Orders, str]:
     """What a work asks for beside training, and the name of its run."""
     settings = read_settings(work.settings)
@@ -160,7 +164,3 @@ def _given(arrays: Arrays, constants: Arrays, memory: Arrays) -> Given:
     broadcast = part(constants, ALGORITHM)
     own = {name: a for name, a in constants.items() if not name.startswith(f"{ALGORITHM}/")}
     return Given(arrays=arrays, broadcast=broadcast, constants=own, memory=memory)
-
-
-def _passed(moment: float) -> bool:
-    return time.monotonic() > moment

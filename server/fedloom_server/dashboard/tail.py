@@ -76,6 +76,8 @@ class Tail:
                 if follower.over:
                     follower.close()
                     del self._live[run]
+                    if follower.failed:  # a store that could not be read just now is looked at again
+                        self._seen.pop(run, None)
             if notices:
                 for stream in self.streams:
                     stream.tell(notices)
@@ -119,6 +121,7 @@ class Follower:
         self._checked = 0.0
         self._state: State | None = None
         self.over = False
+        self.failed = False
 
     def news(self) -> State | None:
         """Where the run stands if that has changed; None if not."""
@@ -130,7 +133,7 @@ class Follower:
             self._version, self._checked = version, time.monotonic()
             before, self._state = self._state, state(self._database)
         except sqlite3.Error:
-            self.over = True
+            self.over = self.failed = True
             return None
         # A store that nobody writes to is opened as unchanging; it is looked at anew when it changes.
         self.over = self._state.status not in LIVE or not self._written

@@ -37,6 +37,8 @@ def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple
     if path.exists():
         return path, ""
     inner = getattr(strategy, "strategy", strategy)
+    if hasattr(inner, "algorithm"):  # most change the gradient, which is fixed in a step graph
+        return None, f"the client half of {type(inner.algorithm).__name__} trains with torch"
     try:
         _write(plan, getattr(inner, "proximal_mu", 0) > 0, data, path)
     except FedloomError as error:

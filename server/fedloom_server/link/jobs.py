@@ -35,9 +35,10 @@ class Job:
     returned: float = 0.0
 
     def offer(self) -> pb.Work:
-        """The work with the time that is left for it; the time is no part of its id."""
+        """The work, with the time that is left for it; the time is no part of its id."""
         if self.until < math.inf:
             self.work.seconds = max(self.until - time.monotonic(), 0.1)
+        self.offered = self.offered or time.monotonic()
         return self.work
 
     @property

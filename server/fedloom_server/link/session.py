@@ -86,7 +86,6 @@ class Session:
     def offer(self, job: Job) -> None:
         """Offer a work, first or again."""
         self._pieces.clear()  # of an offer before, which this one replaces
-        job.offered = job.offered or time.monotonic()
         self.send(work=job.offer())
 
     def close(self, code: grpc.StatusCode, reason: str) -> None:

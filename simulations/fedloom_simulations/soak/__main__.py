@@ -77,9 +77,8 @@ def _shared_whole(command: str, seed: int, folder: Path) -> Whole:
     schedule = Schedule.repeated(command, seed, 0)
     whole = run_whole(schedule, folder / "whole")
     if command == "serve":
-        # Here clients are trained one by one too: many as one computation round otherwise.
-        words = {"--local": "--clients", "--trainer": "--backend"}
-        options = tuple(words.get(word, word) for word in schedule.options)
+        same = {"--local": "--clients", "--trainer": "--backend"}
+        options = tuple(same.get(word, word) for word in schedule.options)
         simulated = run_whole(replace(schedule, command="simulate", options=options), folder / "simulated")
         if weights_hash(whole.folder) != weights_hash(simulated.folder):
             raise SystemExit("an unbroken served run has other weights than a simulated one")

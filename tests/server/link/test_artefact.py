@@ -14,6 +14,7 @@ from fedloom_client.trainer import Assignment
 from fedloom_edge.errors import DataError, TrainingError
 from fedloom_server.federation import Plan
 from fedloom_server.link.artefact import run_artefact
+from fedloom_server.strategies import make_strategy
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 6)).astype(np.float32)
@@ -100,6 +101,13 @@ def test_frozen_layers_that_a_strategy_changed_are_not_trained_behind(tmp_path):
     arrays["0.weight"] = arrays["0.weight"] + 0.1
     with pytest.raises(TrainingError, match=r"0\.weight is frozen in the artefact"):
         ours.evaluate(arrays, SAMPLES)
+
+
+def test_an_algorithm_that_changes_local_training_is_left_to_torch(tmp_path):
+    strategy = make_strategy("scaffold", {}, clients=2, lr=0.1, optimizer="sgd")
+    path, why = run_artefact(plan_of(task_of(plain)), strategy, DATA, tmp_path)
+    assert path is None
+    assert why == "the client half of Scaffold trains with torch"
 
 
 def test_it_is_made_once_a_run(tmp_path):

@@ -18,7 +18,7 @@ function oneRun(model) {
   const element = card(model.name, {}, h("p", { class: "note" }, provenance), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Files of ${model.name}` }, table(`Files of ${model.name}`, [
     ["File", (file) => h("div", {}, file.kind === "checkpoint" ? `checkpoint of round ${file.round}` : file.name, h("div", { class: "note" }, file.what))],
     ["Round", (file) => String(file.round ?? "–"), "number minor"], ["Size", (file) => bytes(file.bytes), "number"], ["Written", (file) => ago(file.time), "minor"],
-    ["sha256", (file) => h("code", {}, file.sha256)],
+    ["sha256", (file) => h("code", { class: "hash", title: file.sha256 }, file.sha256)],
     ["Download", (file) => h("a", { class: "button small", href: `/api/v1/runs/${model.run}/artifacts/${file.name}`, download: true, "aria-label": `Download ${file.name} of ${model.name}` }, "Download")],
   ], model.artifacts)));
   element.id = model.run;
