@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run = actions.add_parser("run", help="stay connected and train", description="Stay connected and train.")
     run.add_argument("--coordinator", metavar="HOST:PORT", help="default: where the device joined")
     run.add_argument(
-        "--with-parent", action="store_true", help="end when the process that started this one ends"
+        "--with-parent", type=int, metavar="PID", help="end when this process, which started it, has ended"
     )
     status = actions.add_parser(
         "status", help="what this device is doing", description="What this device is doing."
@@ -112,7 +112,9 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
-        guard = asyncio.create_task(_follow_parent(agent.stop)) if arguments.with_parent else None
+        guard = (
+            asyncio.create_task(follow(arguments.with_parent, agent.stop)) if arguments.with_parent else None
+        )
         await agent.run()
         if guard is not None:
             guard.cancel()
@@ -125,8 +127,11 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     os._exit(0)
 
 
-async def _follow_parent(stop: Callable[[], None]) -> None:
-    parent = os.getppid()
+async def follow(parent: int, stop: Callable[[], None]) -> None:
+    """Call `stop` once `parent` is no longer this process's parent.
+
+    It is given by number: it may have ended while this process was still importing.
+    """
     while os.getppid() == parent:
         await asyncio.sleep(0.5)
     stop()

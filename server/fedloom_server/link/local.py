@@ -1,6 +1,7 @@
 """Agents of `fedloom serve --local`: processes on this machine, kept running until they are stopped."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -101,6 +102,7 @@ def _spawn(home: Path) -> "subprocess.Popen[bytes]":
         "--home",
         str(home),
         "--with-parent",
+        str(os.getpid()),
     ]
     with (home / "agent.log").open("ab") as output:
         # A session of its own: Ctrl-C on the terminal is for the coordinator, which stops its agents.

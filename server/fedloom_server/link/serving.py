@@ -263,7 +263,7 @@ class Serving:
         listen = "127.0.0.1:0" if local else self.options.listen
         coordinator.start(listen, _enrol(listen, self.options.enrol))
         agents = LocalAgents(self.out / "local")
-        reason = "the coordinator stops"
+        finished, reason = False, "the coordinator stops"
         try:
             if local:
                 shards = [
@@ -280,10 +280,12 @@ class Serving:
                     coordinator.enrol_port,
                 )
             yield LinkGrid(coordinator, self.quorum, run)
-            reason = "the run is finished"
+            finished, reason = True, "the run is finished"
         finally:
             agents.stop()
             coordinator.stop(reason)
+            if finished:
+                coordinator.inbox.clear(set())
             fleet.close()
 
     def _artefact(self) -> tuple[Path | None, str, TrainerName]:
