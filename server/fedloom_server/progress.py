@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -18,22 +19,26 @@ from rich.progress import (
 from fedloom_server.store import Round, RunStore
 
 
+def bar_under(console: Console, *columns: ProgressColumn) -> Progress:
+    """A bar that stays below what is printed and leaves nothing behind; none where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class RoundTable:
     """Prints a row a round as it finishes, under a bar with the ETA where there is a terminal."""
 
     def __init__(self, metric: str, rounds: int) -> None:
         self._metric = metric
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+        self._progress = bar_under(
+            self._console, TaskProgressColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn()
         )
         self._bar = self._progress.add_task("meeting the clients", total=float(rounds))
         self._latest = ""

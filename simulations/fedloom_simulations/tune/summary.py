@@ -8,9 +8,10 @@ from typing import Any, Self
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from fedloom_edge.files import write_atomic
+from fedloom_server.progress import bar_under
 from fedloom_simulations.tune.picture import draw_search
 from fedloom_simulations.tune.plan import SearchPlan
 
@@ -21,15 +22,7 @@ class TrialTable:
     def __init__(self, plan: SearchPlan, total: int) -> None:
         self._plan = plan
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._progress = bar_under(self._console, MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = self._progress.add_task("trials", total=float(total))
 
     def __enter__(self) -> Self:
