@@ -15,6 +15,10 @@ _PART = (
 )  # fmt: skip
 _MEASURED = {"update_norm": NORM, "download_seconds": DOWNLOAD, "upload_seconds": UPLOAD}
 """What the coordinator measures itself and keeps among a client's metrics."""
+_CELLS = tuple(
+    f"CASE phase WHEN 'train' THEN json_extract(metrics, '$.\"{metric}\"') END"
+    for metric in _MEASURED.values()
+)
 _JOINED = (
     "client", "status", "reason", "examples", "train_loss", "gradient_norm", "update_norm", "seconds",
     "finished", "download_seconds", "upload_seconds", "bytes_up", "bytes_down",
@@ -24,10 +28,11 @@ _JOINED = (
 
 def round_clients(database: Database, number: int) -> dict[str, Any]:
     """What every client did in a round: its training and, beside it, its evaluation."""
-    rows = database.table("client_round", ("client", "phase", *_PART), "WHERE round = ?", (number,))
+    columns = ("client", "phase", *_PART)
+    rows = database.table("client_round", columns, "WHERE round = ?", (number,), _CELLS)
     joined: dict[int, dict[str, Any]] = {}
     for client, phase, *cells in rows:
-        part = dict(zip(_PART, cells, strict=True))
+        part = dict(zip((*_PART, *_MEASURED), cells, strict=True))
         into = joined.setdefault(client, {"client": client})
         if phase == "train":
             into |= {
@@ -40,8 +45,8 @@ def round_clients(database: Database, number: int) -> dict[str, Any]:
             into |= {"evaluate_status": part["status"], "metric": part["metric"], "loss": part["loss"]}
             if part["reason"]:
                 into["reason"] = into.get("reason") or part["reason"]
-    for who, measured in _measured(database, "round", number).items():
-        joined.setdefault(who, {"client": who}).update(measured)
+    for who, norm in _refused_norms(database, "round", number):
+        joined.setdefault(who, {"client": who})["update_norm"] = norm
     rows = [tuple(joined[client].get(name) for name in _JOINED) for client in sorted(joined)]
     return {"round": number, **columnar(_JOINED, rows)}
 
@@ -65,13 +70,14 @@ def client(database: Database, number: int) -> dict[str, Any] | None:
     who["labels"] = json.loads(who["labels"]) if who["labels"] else None
     query = "WHERE client = ? AND phase = ? ORDER BY round"
     columns = ("round", *_PART)
-    trained, evaluated = (
-        columnar(columns, database.table("client_round", columns, query, (number, phase)))
-        for phase in ("train", "evaluate")
+    trained = columnar(
+        (*columns, *_MEASURED), database.table("client_round", columns, query, (number, "train"), _CELLS)
     )
-    measured = _measured(database, "client", number)
-    for name in _MEASURED:
-        trained[name] = [measured.get(place, {}).get(name) for place in trained["round"]]
+    evaluated = columnar(columns, database.table("client_round", columns, query, (number, "evaluate")))
+    refused = dict(_refused_norms(database, "client", number))
+    trained["update_norm"] = [
+        refused.get(place, norm) for place, norm in zip(trained["round"], trained["update_norm"], strict=True)
+    ]
     events = ("id", "time", "kind", "round", "data")
     told = database.table("event", events, "WHERE client = ? ORDER BY id DESC LIMIT 100", (number,))
     return {
@@ -102,24 +108,14 @@ def failures(database: Database, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(database: Database, of: str, number: int) -> dict[int, dict[str, float]]:
-    """_MEASURED of the training `of` a round by client, or of a client by round.
+def _refused_norms(database: Database, of: str, number: int) -> list[tuple[int, float]]:
+    """Norms of refused updates `of` a round by client, or of a client by round.
 
-    A refused update's norm stands beside the update that is kept for inspection.
+    They stand beside the updates that are kept for inspection.
     """
     by = "client" if of == "round" else "round"
-    cells = ", ".join(f"json_extract(metrics, '$.\"{metric}\"')" for metric in _MEASURED.values())
-    rows = database.rows(
-        f"SELECT {by}, {cells} FROM client_round WHERE {of} = ? AND phase = 'train'", (number,)
-    )
-    found = {
-        place: {name: value for name, value in zip(_MEASURED, values, strict=True) if value is not None}
-        for place, *values in rows
-    }
-    for place, norm in database.table("quarantine", (by, "norm"), f"WHERE {of} = ?", (number,)):
-        if norm is not None:
-            found.setdefault(place, {})["update_norm"] = norm
-    return found
+    kept = database.table("quarantine", (by, "norm"), f"WHERE {of} = ?", (number,))
+    return [(place, norm) for place, norm in kept if norm is not None]
 
 
 def _reason(database: Database, event: int) -> str:

@@ -37,12 +37,23 @@ class Database:
         rows = self.rows(query, values)
         return rows[0][0] if rows else None
 
-    def table(self, table: str, wanted: Sequence[str], where: str = "", values: Sequence[Any] = ()) -> Rows:
-        """Rows of some columns; None stands for a column that this store does not have."""
+    def table(
+        self,
+        table: str,
+        wanted: Sequence[str],
+        where: str = "",
+        values: Sequence[Any] = (),
+        computed: Sequence[str] = (),
+    ) -> Rows:
+        """Rows of some columns and then of `computed` expressions.
+
+        None stands for a column that this store does not have.
+        """
         there = self.columns(table)
         if not there:
             return []
-        cells = ", ".join(name if name in there else f"NULL AS {name}" for name in wanted)
+        columns = (name if name in there else f"NULL AS {name}" for name in wanted)
+        cells = ", ".join([*columns, *computed])
         return self.rows(f"SELECT {cells} FROM {table} {where}", values)
 
     def facts(self) -> dict[str, Any]:

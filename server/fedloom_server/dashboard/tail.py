@@ -13,7 +13,7 @@ from fedloom_server.dashboard.database import Database, connect, is_written
 from fedloom_server.dashboard.state import LIVE, State, state
 from fedloom_server.store import DATABASE
 
-POLL = 0.03  # seconds between looks at a live run
+POLL = 0.05  # seconds between looks at a live run
 _LOOK = 1.0  # seconds between looks for new or woken runs
 PING = 15.0  # seconds of silence before a stream says that it is alive
 STREAMS = 64
