@@ -1,4 +1,4 @@
-"""Robust strategies that Flower does not have: the geometric median, and centred clipping."""
+"""Robust strategies that Flower does not have: the geometric median, centred clipping, and FLAME."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,39 @@ from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 
 Vector = NDArray[np.float64]
+_LEAST = 1e-12  # length of an update that is taken for none
 
 
-class GeometricMedian(FedAvg):
+class _OfUpdates(FedAvg):
+    """A strategy that moves the global arrays by some centre of the clients' differences to them."""
+
+    _origin: Arrays
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember the global arrays; the rest is FedAvg's."""
+        self._origin = from_record(arrays)
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The global arrays moved by the centre of the replies' differences to them."""
+        valid, _ = self._check_and_log_replies(replies, is_train=True)
+        if not valid:
+            return None, None
+        origin = _flat(self._origin)
+        points = [_flat(_arrays(reply)) - origin for reply in valid]
+        centre = self._centre_of(points, [float(_weight(reply)) for reply in valid])
+        metrics = self.train_metrics_aggr_fn([reply.content for reply in valid], self.weighted_by_key)
+        return to_record(_like(self._origin, origin + centre)), metrics
+
+    def _centre_of(self, points: Sequence[Vector], weights: Sequence[float]) -> Vector:
+        raise NotImplementedError
+
+
+class GeometricMedian(_OfUpdates):
     """RFA: the point with the least weighted sum of distances to the updates.
 
     Smoothed Weiszfeld iterations of Pillutla, Kakade & Harchaoui (2022, "Robust aggregation for
@@ -43,22 +73,11 @@ class GeometricMedian(FedAvg):
             raise ValueError("iterations must be at least 1 and smoothing positive")
         self.iterations, self.smoothing = iterations, smoothing
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The geometric median of the replies' arrays."""
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        if not valid:
-            return None, None
-        layout = _arrays(valid[0])
-        points = [_flat(_arrays(reply)) for reply in valid]
-        weights = [float(_weight(reply)) for reply in valid]
-        centre = geometric_median(points, weights, self.iterations, self.smoothing)
-        metrics = self.train_metrics_aggr_fn([reply.content for reply in valid], self.weighted_by_key)
-        return to_record(_like(layout, centre)), metrics
+    def _centre_of(self, points: Sequence[Vector], weights: Sequence[float]) -> Vector:
+        return geometric_median(points, weights, self.iterations, self.smoothing)
 
 
-class CentredClipping(FedAvg):
+class CentredClipping(_OfUpdates):
     """The mean of updates clipped around the last round's mean.
 
     Karimireddy, He & Jaggi (2021, "Learning from history for Byzantine robust optimization", algorithm
@@ -83,30 +102,13 @@ class CentredClipping(FedAvg):
         if iterations < 1 or radius < 0:
             raise ValueError("iterations must be at least 1 and radius at least 0")
         self.radius, self.iterations = radius, iterations
-        self._origin: Arrays = {}
         self._centre: Arrays = {}
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Remember the global arrays; the rest is FedAvg's."""
-        self._origin = from_record(arrays)
-        return super().configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The global arrays moved by the clipped mean of the replies' differences to them."""
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        if not valid:
-            return None, None
-        origin = _flat(self._origin)
-        points = [_flat(_arrays(reply)) - origin for reply in valid]
-        start = _flat(self._centre) if self._centre else np.zeros_like(origin)
+    def _centre_of(self, points: Sequence[Vector], weights: Sequence[float]) -> Vector:
+        start = _flat(self._centre) if self._centre else np.zeros_like(points[0])
         centre = centred_clipping(points, start, self.radius, self.iterations)
         self._centre = _like(self._origin, centre, np.float64)
-        metrics = self.train_metrics_aggr_fn([reply.content for reply in valid], self.weighted_by_key)
-        return to_record(_like(self._origin, origin + centre)), metrics
+        return centre
 
     def state(self) -> Arrays:
         """The mean of the last round."""
@@ -115,6 +117,19 @@ class CentredClipping(FedAvg):
     def restore(self, state: Arrays) -> None:
         """Take over what `state` gave."""
         self._centre = dict(state)
+
+
+class Flame(_OfUpdates):
+    """FLAME: the mean of the updates that point the same way, none longer than the median.
+
+    Filter and clipping of Nguyen et al. (2022, "FLAME: taming backdoors in federated learning",
+    algorithm 1), with the cosine of differences to the global arrays. Their noise is left out: a
+    wrapper `dp-server-fixed` adds it, with a budget. All updates count the same. More than half of the
+    clients must be honest.
+    """
+
+    def _centre_of(self, points: Sequence[Vector], weights: Sequence[float]) -> Vector:
+        return flame(points)
 
 
 def geometric_median(
@@ -146,6 +161,31 @@ def centred_clipping(points: Sequence[Vector], start: Vector, radius: float, ite
             move += min(1.0, bound / distance if distance else 1.0) * (point - centre)
         centre = centre + move / len(points)
     return centre
+
+
+def flame(points: Sequence[Vector]) -> Vector:
+    """The mean (P,) of those points (P,) in the largest cluster by cosine, cut to the median length.
+
+    The cluster has more than half of the points; all are taken where HDBSCAN (Campello, Moulavi &
+    Sander, 2013) finds none.
+    """
+    from sklearn.cluster import HDBSCAN  # takes longer to import than the rest of the coordinator
+
+    lengths = np.array([_norm(point) for point in points])
+    units = [point / max(length, _LEAST) for point, length in zip(points, lengths, strict=True)]
+    cosines = np.array([[np.dot(one, other) for other in units] for one in units])
+    kept = np.full(len(points), True)
+    if len(points) > 2:  # of two, neither is the majority
+        cluster = HDBSCAN(
+            min_cluster_size=len(points) // 2 + 1,
+            min_samples=1,
+            metric="precomputed",
+            allow_single_cluster=True,
+            copy=True,
+        ).fit_predict(np.clip(1 - cosines, 0, 2))
+        kept = cluster >= 0 if (cluster >= 0).any() else kept
+    factors = kept * np.minimum(1, median(lengths) / np.maximum(lengths, _LEAST)) / kept.sum()
+    return sum((factor * point for factor, point in zip(factors, points, strict=True)), 0.0 * points[0])
 
 
 def _arrays(reply: Message) -> Arrays:

@@ -16,7 +16,7 @@ from fedloom_client.algorithms.registry import ALGORITHMS, make_algorithm
 from fedloom_edge.config import convert
 from fedloom_edge.errors import InputError, unknown
 from fedloom_server.composed import Composed
-from fedloom_server.robust import CentredClipping, GeometricMedian
+from fedloom_server.robust import CentredClipping, Flame, GeometricMedian
 
 # Flower tells every step of a round at INFO; the table of rounds tells it better.
 logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -33,7 +33,11 @@ CLIENT_MODS: Mapping[str, Mod] = {
     "dp-client-adaptive": adaptiveclipping_mod,
 }
 # Ours, under the names of the field.
-OWN: Mapping[str, type[Strategy]] = {"rfa": GeometricMedian, "centredclipping": CentredClipping}
+OWN: Mapping[str, type[Strategy]] = {
+    "rfa": GeometricMedian,
+    "centredclipping": CentredClipping,
+    "flame": Flame,
+}
 TREES = ("fedxgbbagging", "fedxgbcyclic")
 _OURS = ("weighted_by_key", "arrayrecord_key", "configrecord_key", "train_loss_key")
 

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
-from fedloom_server.robust import GeometricMedian
+from fedloom_server.robust import Flame, GeometricMedian
 
 
 @runtime_checkable
@@ -138,6 +138,7 @@ _CODECS: Mapping[type[Strategy], _Codec] = {
     flower.Bulyan: _NONE,
     flower.QFedAvg: _NONE,
     GeometricMedian: _NONE,
+    Flame: _NONE,
     flower.FedAdagrad: _OPTIMIZER,
     flower.FedAdam: _OPTIMIZER,
     flower.FedYogi: _OPTIMIZER,

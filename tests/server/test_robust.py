@@ -1,10 +1,12 @@
-"""Geometric median and centred clipping, against values found by hand."""
+"""Geometric median, centred clipping and FLAME, against values found by hand."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedloom_edge.errors import InputError
-from fedloom_server.robust import centred_clipping, geometric_median
+from fedloom_server.robust import centred_clipping, flame, geometric_median
 from fedloom_server.strategies import make_strategy
 
 
@@ -48,6 +50,34 @@ def test_centred_clipping_by_hand():
 
 def test_points_that_agree_with_the_centre_are_no_division_by_zero():
     assert centred_clipping(points([1.0], [1.0]), np.ones(1), 0.0, 3).tolist() == [1.0]
+
+
+def directions(*angles, lengths=1.0):
+    radians = np.radians(angles)
+    return list(np.stack([np.cos(radians), np.sin(radians)], axis=1) * np.broadcast_to(lengths, (1,)))
+
+
+def test_flame_leaves_out_those_that_point_elsewhere():
+    honest, attackers = directions(0, 5, 10, 15), directions(180, 185, 190)
+    assert flame([*honest, *attackers]) == pytest.approx(np.mean(honest, axis=0))
+
+
+@given(st.floats(1e3, 1e12), st.integers(0, 4))
+def test_flame_takes_no_more_from_a_long_update_than_from_the_median_one(factor, which):
+    same_way = directions(0, 1, 3, 6, 10)
+    longer = [factor * p if i == which else p for i, p in enumerate(same_way)]
+    assert flame(longer) == pytest.approx(flame(same_way))
+
+
+def test_flame_of_updates_that_agree_on_nothing_is_their_mean():
+    rows = list(np.eye(8))
+    assert flame(rows) == pytest.approx(np.mean(rows, axis=0))
+
+
+def test_flame_bears_one_update_two_and_updates_of_zero():
+    assert flame(points([1.0, 2.0])).tolist() == [1, 2]
+    assert flame(points([1.0, 0.0], [-1.0, 0.0])).tolist() == [0, 0]
+    assert flame(points([0.0], [0.0], [0.0])).tolist() == [0]
 
 
 @pytest.mark.parametrize(

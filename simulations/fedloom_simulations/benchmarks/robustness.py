@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from fedloom_simulations.attacks import STRENGTHS
 from fedloom_simulations.poison import brightest, stamped
 
 SHARE = 0.2
-OPTIONS = ("mnist", "--clients", "20", "--partition", "dirichlet:0.5", "--rounds", "15")
+OPTIONS = ("mnist", "--clients", "20", "--partition", "dirichlet:0.5", "--rounds", "15", "--workers", "1")
 ATTACKERS = "4"
 STRATEGIES: Mapping[str, Sequence[str]] = {
     "fedavg, no guard": ("fedavg", "guard.norms=accept"),
@@ -41,6 +42,7 @@ STRATEGIES: Mapping[str, Sequence[str]] = {
     "bulyan": ("bulyan", f"strategy.num_malicious_nodes={ATTACKERS}"),
     "rfa": ("rfa",),
     "centredclipping": ("centredclipping",),
+    "flame": ("flame",),
 }
 """Strategy, then `--set` options. Those that want to know the number of attackers are told it."""
 _CORES = 2
@@ -82,8 +84,9 @@ def table(seeds: Sequence[int], strategies: Sequence[str]) -> str:
     """The table in Markdown, means over `seeds`."""
     attacks = ("none", *STRENGTHS)
     jobs = [(strategy, attack, seed) for strategy in strategies for attack in attacks for seed in seeds]
-    with multiprocessing.get_context("forkserver").Pool(_CORES) as pool:
-        results = dict(zip(jobs, pool.map(_cell, jobs, chunksize=1), strict=True))
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(_CORES, mp_context=context) as pool:
+        results = dict(zip(jobs, pool.map(_cell, jobs), strict=True))
     lines = [f"| | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
     for strategy in strategies:
         cells = []

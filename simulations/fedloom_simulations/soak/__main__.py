@@ -14,6 +14,7 @@ coordinator of `fedloom serve --local 3` that is killed; its weights must also b
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,22 +39,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=3, metavar="N", help="most kills of a run; default: 3")
     parser.add_argument("--only", choices=("simulate", "serve"), help="one and the same run each time")
     arguments = parser.parse_args(argv)
-    killed, phases, bad = 0, dict.fromkeys(("start", "round", "open"), 0), 0
+    killed, phases, bad, done = 0, dict.fromkeys(("start", "round", "open"), 0), 0, 0
     with tempfile.TemporaryDirectory() as shared:
         whole = _shared_whole(arguments.only, arguments.seed, Path(shared)) if arguments.only else None
-        for number in range(arguments.schedules):
+        for number in itertools.count():
             outcome = _one(arguments, number, whole)
-            killed += outcome.killed
-            for phase in outcome.phases:
-                phases[phase] += 1
             bad += bool(outcome.faults)
-            if sys.stdout.isatty() or (number + 1) % 20 == 0:
-                sys.stdout.write(f"{number + 1} schedules, {killed} kills, {bad} broken laws\n")
-            sys.stdout.flush()
+            if outcome.killed:  # otherwise it was done before the first kill, and another takes its place
+                done += 1
+                killed += outcome.killed
+                for phase in outcome.phases:
+                    phases[phase] += 1
+                if sys.stdout.isatty() or done % 20 == 0:
+                    sys.stdout.write(f"{done} schedules, {killed} kills, {bad} with a broken law\n")
+                    sys.stdout.flush()
+            if done == arguments.schedules:
+                break
     sys.stdout.write(
-        f"{arguments.schedules - bad} of {arguments.schedules} schedules keep every law; {killed} kills, "
-        f"resumed {phases['open']} times in mid-round, {phases['round']} between rounds, "
-        f"{phases['start']} from the start\n"
+        f"{done} schedules with {killed} kills, {bad} with a broken law; resumed {phases['open']} times in "
+        f"mid-round, {phases['round']} between rounds, {phases['start']} from the start\n"
     )
     return int(bad > 0)
 
