@@ -201,6 +201,7 @@ class Federation:
             self._keeper.restore_states({self.roster.node_of(c): records for c, records in clients.items()})
         with self.store.transaction():
             self.store.event("resumed", round_number=saved.round, open=saved.open)
+        self._prune()  # it may have been killed before it could, and no other round may follow
         return OpenRound.restored(state["open"]) if saved.open else None
 
     def _prepare_test(self) -> None:
@@ -296,9 +297,12 @@ class Federation:
             opened.write_events(self.store)
             self.checkpoints.add(self.number, self._state, self._changed)
         self._changed = {}
-        self.checkpoints.prune(self.number, [self.best[1]] if self.best else [])
+        self._prune()
         for watcher in self.watchers:
             watcher.round_done(entry)
+
+    def _prune(self) -> None:
+        self.checkpoints.prune(self.number, [self.best[1]] if self.best else [])
 
     def _list_clients(self, clients: Iterable[int]) -> None:
         """Write down clients that are not in the store yet; of a large population those who took part."""

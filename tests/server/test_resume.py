@@ -181,12 +181,15 @@ def test_one_process_at_a_time_works_on_a_run(session, tmp_path):
         RunStore.reopen(tmp_path / "run")
 
 
-def test_what_a_killed_process_left_half_written_is_removed(session, tmp_path):
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_what_a_killed_process_left_is_removed_even_if_no_round_follows(session, tmp_path, rounds):
     session("run", rounds=1)
-    left = tmp_path / "run" / "arrays" / ".half.safetensors"
-    left.write_bytes(b"half")
-    session("run", rounds=2)
-    assert not left.exists()
+    arrays = tmp_path / "run" / "arrays"
+    left = [arrays / ".half.safetensors", arrays / f"{'0' * 64}.safetensors"]
+    for path in left:
+        path.write_bytes(b"half")
+    session("run", rounds=rounds)
+    assert not any(path.exists() for path in left)
 
 
 def test_old_checkpoints_are_pruned(session, tmp_path):

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from fedloom_simulations.soak.laws import weights_hash
-from fedloom_simulations.soak.schedule import Outcome, Schedule, Whole, run_schedule, run_whole
+from fedloom_simulations.soak.schedule import PHASES, Outcome, Schedule, Whole, run_schedule, run_whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=3, metavar="N", help="most kills of a run; default: 3")
     parser.add_argument("--only", choices=("simulate", "serve"), help="one and the same run each time")
     arguments = parser.parse_args(argv)
-    killed, phases, bad, done = 0, dict.fromkeys(("start", "round", "open"), 0), 0, 0
+    killed, phases, bad, done = 0, dict.fromkeys(PHASES, 0), 0, 0
     with tempfile.TemporaryDirectory() as shared:
         whole = _shared_whole(arguments.only, arguments.seed, Path(shared)) if arguments.only else None
         for number in itertools.count():
@@ -55,10 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     sys.stdout.flush()
             if done == arguments.schedules:
                 break
-    sys.stdout.write(
-        f"{done} schedules with {killed} kills, {bad} with a broken law; resumed {phases['open']} times in "
-        f"mid-round, {phases['round']} between rounds, {phases['start']} from the start\n"
-    )
+    where = ", ".join(f"{phases[phase]} {words}" for phase, words in PHASES.items())
+    sys.stdout.write(f"{done} schedules with {killed} kills ({where}), {bad} with a broken law\n")
     return int(bad > 0)
 
 

@@ -1,6 +1,7 @@
 """What holds between an unbroken run and one that was killed and resumed."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ def compare(whole: Path, broken: Path) -> list[str]:
     faults: list[str] = []
     with RunStore.open(whole) as expected, RunStore.open(broken) as found:
         for name, rows in (("round", _rounds), ("client", _clients)):
-            if rows(expected) != rows(found):
-                faults.append(f"the {name} figures differ")
+            faults += [
+                f"the {name} figures differ: {one} and {other}"
+                for one, other in zip_longest(rows(expected), rows(found))
+                if one != other
+            ][:1]
         if weights_hash(whole) != weights_hash(broken):
             faults.append("arrays_sha256 differs")
         updates = found.execute(

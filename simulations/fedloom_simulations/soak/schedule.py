@@ -22,7 +22,13 @@ STRATEGIES: Sequence[tuple[str, ...]] = (
 )
 FAULTS = ("", "drop=0.2,stale=0.2", "crash=0.2,nan=0.2,slow=0.2:9s", "drop=0.3,crash=0.1,nan=0.1,stale=0.2")
 ATTACKS = ("", "", "alie:0.5", "scale:0.25")
-_TASK = ("digits", "--rounds", "3", "--set", "training.epochs=1")
+_SHORT = ("digits", "--set", "training.epochs=1")
+PHASES = {
+    "nothing": "before a run was written down",
+    "start": "before the first round",
+    "open": "in a round",
+    "round": "between rounds",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Schedule:
     def drawn(cls, seed: int, number: int, most_kills: int = 3) -> "Schedule":
         """The schedule `number` of a soak of many different simulations."""
         draw = generator(seed, "soak", number)
-        options = [*_TASK, "--clients", "4", "--seed", str(number)]
+        options = [*_SHORT, "--rounds", "3", "--clients", "4", "--seed", str(number)]
         options += ["--strategy", *STRATEGIES[int(draw.integers(len(STRATEGIES)))]]
         if faults := FAULTS[int(draw.integers(len(FAULTS)))]:
             options += ["--faults", faults, "--set", "guard.attempts=6", "--deadline", "5"]
@@ -61,8 +67,8 @@ class Schedule:
     def repeated(cls, command: str, seed: int, number: int, most_kills: int = 3) -> "Schedule":
         """The schedule `number` of a soak of one run with FedAdam, which differ in their kills alone."""
         draw = generator(seed, "soak", command, number)
-        nodes = {"simulate": ("--clients", "4"), "serve": ("--local", "3", "--trainer", "torch")}[command]
-        options = (*_TASK, *nodes, "--seed", str(seed), "--strategy", *STRATEGIES[1])
+        nodes = {"simulate": ("--clients", "10"), "serve": ("--local", "3", "--trainer", "torch")}[command]
+        options = (*_SHORT, "--rounds", "6", *nodes, "--seed", str(seed), "--strategy", *STRATEGIES[1])
         kills = tuple(draw.random(int(draw.integers(1, most_kills + 1))).tolist())
         # Devices keep no Flower state.
         return cls(command, options, kills, bool(draw.integers(2)), stateful=command == "simulate")
@@ -75,7 +81,7 @@ class Outcome:
     Attributes:
         killed: processes that died of SIGKILL, the others having been done before.
         faults: laws that do not hold, in words.
-        phases: where the run stood when it was taken up again: `round`, or `open` in mid-round.
+        phases: where the run stood when it was taken up again, each one of `PHASES`.
     """
 
     killed: int = 0
@@ -113,12 +119,12 @@ def run_schedule(schedule: Schedule, folder: Path, whole: Whole | None = None) -
     for share in schedule.kills:
         ended = run_command(argv, conditions, share * whole.life)
         outcome.killed += ended == -signal.SIGKILL
-        if _begun(broken):
-            argv = ["resume", str(broken)]
-            outcome.phases.append(_phase(broken))
-        else:  # what was killed before it wrote down what it is has lost nothing, and is started again
+        outcome.phases.append(_phase(broken))
+        if outcome.phases[-1] == "nothing":  # it hadn't written down what it is, and is started again
             shutil.rmtree(broken, ignore_errors=True)
             argv = start
+        else:
+            argv = ["resume", str(broken)]
     last = run_command(argv, conditions)
     if last != whole.code:
         outcome.faults.append(f"exit code {last} instead of {whole.code}")
@@ -141,16 +147,13 @@ def _conditions(schedule: Schedule, folder: Path) -> Conditions:
     return Conditions(str(folder), temporary, schedule.every_update, schedule.stateful)
 
 
-def _begun(folder: Path) -> bool:
-    """Whether the run has anything to go on from or to start with: its facts are written first of all."""
+def _phase(folder: Path) -> str:
     try:
         with RunStore.open(folder) as store:
-            return "arguments" in store.facts()
+            begun = "arguments" in store.facts()
+            rows = store.execute("SELECT open FROM checkpoint ORDER BY id DESC LIMIT 1")
     except Exception:  # noqa: BLE001  (killed while the database was made: nothing of the run is there)
-        return False
-
-
-def _phase(folder: Path) -> str:
-    with RunStore.open(folder) as store:
-        rows = store.execute("SELECT open FROM checkpoint ORDER BY id DESC LIMIT 1")
+        return "nothing"
+    if not begun:
+        return "nothing"
     return "start" if not rows else "open" if rows[0][0] else "round"
