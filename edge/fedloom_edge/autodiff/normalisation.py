@@ -158,10 +158,13 @@ def _affine(
 
 
 def _count(x: str, g: Tape) -> str:
-    """Number of elements of a channel, a float (1)."""
+    """Number of elements of a channel, a float (1); written once for all values of these sizes."""
     value = g.values[x]
-    place = g.constant([math.prod(value.typical[2:])])
-    return g.op("Mul", g.op("Cast", g.op("Shape", x, start=0, end=1), to=1), place)
+    key = (value.shape[0], value.typical[0], *value.typical[2:])
+    if key not in g.counts:
+        place = g.constant([math.prod(value.typical[2:])])
+        g.counts[key] = g.op("Mul", g.op("Cast", g.op("Shape", x, start=0, end=1), to=1), place)
+    return g.counts[key]
 
 
 def _normalise(node: Node, axes: list[int], g: Tape) -> tuple[tuple[str, str], str, str]:
