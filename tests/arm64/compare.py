@@ -3,8 +3,8 @@
     python compare.py HERE.npz BOARD.npz NAME
 
 Where training rounds, two steps of all may differ by up to 1e-3. Sums in another order give weights and
-activations that differ by 2e-7; where one lies on the border of two integers, as 66.4999955 units here and
-66.5000058 there, the integer is another one, and no rule of rounding is without borders.
+activations that differ by 2e-7; where one lies on the border of two integers, as 74.499998 units here and
+74.500004 there, the integer is another one, and no rule of rounding is without borders.
 """
 
 import sys
