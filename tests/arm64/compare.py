@@ -1,23 +1,30 @@
-"""A board's figures beside this machine's: losses within 1e-4 (1e-3 with rounding), int8 answers to the bit.
+"""A board's figures beside this machine's: losses within 1e-4, int8 answers to the bit.
 
-python compare.py HERE.npz BOARD.npz NAME
+    python compare.py HERE.npz BOARD.npz NAME
+
+Where training rounds, two steps of all may differ by up to 1e-3. Sums in another order give weights and
+activations that differ by 2e-7; where one lies on the border of two integers, as 74.499998 units here and
+74.500004 there, the integer is another one, and no rule of rounding is without borders.
 """
 
 import sys
 
 import numpy as np
 
+_ON_A_BORDER = 2
+"""Steps that may differ by more, of twelve; on a Pi 4 and a Pi 5 one did, by 3.9e-4."""
+
 
 def main(here, there, name):
     """Print a line; 1 if something is not as it must be."""
     one, two = np.load(here), np.load(there)
     bad = []
-    each = {k: float(np.abs(one[k] - two[k]).max()) for k in one if k.startswith("losses/")}
-    losses = max(each.values())
+    each = {k: np.sort(np.abs(one[k] - two[k])) for k in one if k.startswith("losses/")}
+    losses = max(value[-1] for value in each.values())
     floats = max(np.abs(one[k] - two[k]).max() for k in one if k.startswith("float/"))
     differing = {k: int((one[k] != two[k]).sum()) for k in one if k.startswith("int8/")}
-    # In a step that rounds, a value on the border of two integers can fall to either side.
-    if not all(value <= (1e-3 if k.endswith("int8") else 1e-4) for k, value in each.items()):
+    spared = {k: _ON_A_BORDER if k.endswith("int8") else 0 for k in each}
+    if not losses <= 1e-3 or not all(value[-1 - spared[k]] <= 1e-4 for k, value in each.items()):
         bad.append(f"losses {each}")
     if any(differing.values()):
         bad.append(f"int8 {differing}")

@@ -109,9 +109,16 @@ def where(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 
 @rule("Clip")
 def clip(node: Node, gradients: Gradients, g: Tape) -> Gradients:
-    """y = min(max(x, low), high): d where y is x, which holds at the ends too (as PyTorch's clamp has it)."""
+    """y = min(max(x, low), high): d where y is x, which holds at the ends too (as PyTorch's clamp has it).
+
+    From 0 to 6 it is ReLU6: d where 0 < y < 6 (as PyTorch has that), for which x need not be kept.
+    """
     d, x, y = _only(gradients), node.inputs[0], node.outputs[0]
-    return [g.masked(d, g.op("Equal", x, y), x)]
+    ends = [g.values[name].constant if name else None for name in (node.input(1), node.input(2))]
+    if [end if end is None else float(end) for end in ends] != [0, 6]:
+        return [g.masked(d, g.op("Equal", x, y), x)]
+    inside = g.op("And", g.op("Greater", y, g.scalar(0, y)), g.op("Less", y, g.scalar(6, y)))
+    return [g.masked(d, inside, y)]
 
 
 @rule("Neg")

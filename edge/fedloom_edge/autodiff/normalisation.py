@@ -118,11 +118,6 @@ def lower_batch_norm(node: Node, g: Tape) -> tuple[Node, dict[str, str]]:
     count = _count(x, g)
     unbiased = g.op("Mul", variance, g.op("Div", count, g.op("Sub", count, g.scalar(1, x))))
     momentum = float(np.float32(node.attributes.get("momentum", 0.9)))
-    count = math.prod(g.values[x].typical[axis] for axis in axes if axis)  # a batch row's elements
-    rows = g.op("Cast", g.op("Shape", x, start=0, end=1), to=1)
-    total = g.op("Mul", rows, g.constant([count]))
-    factor = g.op("Div", total, g.op("Sub", total, g.constant([1])))
-    unbiased = g.op("Mul", variance, factor)
     new = {}
     for old, batch in ((running_mean, flat), (running_variance, unbiased)):
         kept = g.op("Mul", old, g.scalar(momentum, x))
@@ -163,10 +158,13 @@ def _affine(
 
 
 def _count(x: str, g: Tape) -> str:
-    """Number of elements of a channel, a float (1)."""
+    """Number of elements of a channel, a float (1); written once for all values of these sizes."""
     value = g.values[x]
-    place = g.constant([math.prod(value.typical[2:])])
-    return g.op("Mul", g.op("Cast", g.op("Shape", x, start=0, end=1), to=1), place)
+    key = (value.shape[0], value.typical[0], *value.typical[2:])
+    if key not in g.counts:
+        place = g.constant([math.prod(value.typical[2:])])
+        g.counts[key] = g.op("Mul", g.op("Cast", g.op("Shape", x, start=0, end=1), to=1), place)
+    return g.counts[key]
 
 
 def _normalise(node: Node, axes: list[int], g: Tape) -> tuple[tuple[str, str], str, str]:

@@ -23,12 +23,14 @@ class Tape(Builder):
     Attributes:
         active: forward values that need a gradient.
         forward: the forward nodes as they were written.
+        counts: elements of a channel by a value's sizes, see `normalisation`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.active: set[str] = set()
         self.forward: list[Node] = []
+        self.counts: dict[tuple[int | None, ...], str] = {}
 
     def wanted(self, name: str) -> bool:
         """Whether a trainable parameter is behind the forward value `name`."""

@@ -79,7 +79,10 @@ def build_train_step(
     loss, slope = LOSSES[settings.loss](forward.output, TARGET, g)
     gradients = differentiate(forward, g, slope, names)
     if not gradients:
-        raise InputError("no trainable array reaches the model's output: nothing can be trained")
+        raise InputError(
+            "no trainable array reaches the model's output: nothing can be trained; of a quantised model "
+            "train a float head, or the float model that it was made of"
+        )
     outputs = {LOSS: loss} | {new(name): value for name, value in new_statistics.items()}
     states = _update(gradients, settings, g, outputs)
     classes = g.values[forward.output].typical[1] if settings.loss == "cross_entropy" else 0

@@ -56,3 +56,40 @@ def test_the_backbone_holds_the_files_weights(task):
         logits = features @ given["_fc.weight"].T + given["_fc.bias"]
     assert features.shape == (1, 1280)
     assert torch.isfinite(logits).all()
+
+
+def test_a_device_trains_its_last_layers_on_features_of_the_rest(task):
+    from fedloom_edge.artefact.build import build_graphs
+    from fedloom_edge.export import training_graph
+    from fedloom_edge.step_settings import StepSettings
+
+    module = task.model().requires_grad_(True)
+    model = training_graph(module, np.zeros((1, 3, SIZE, SIZE), np.float32))
+    graphs = build_graphs(model, StepSettings(), "last:3", 16)
+    assert graphs.kind == "head"
+    assert set(graphs.parameters) == {
+        "backbone.20.weight", "backbone.21.weight", "backbone.21.bias", "head.weight", "head.bias",
+    }  # fmt: skip
+
+
+def test_the_whole_networks_gradient_is_torchs(task):
+    from fedloom_edge.autodiff import StepSettings, build_train_step
+    from fedloom_edge.export import training_graph
+    from fedloom_edge.train_step import TrainStep
+
+    torch.manual_seed(0)
+    model = task.model().requires_grad_(True).train()
+    x, y = np.random.default_rng(0).random((4, 3, SIZE, SIZE), np.float32), np.arange(4)
+    settings = StepSettings(optimizer="sgd", batch_statistics=False)  # the task's own batch norm is frozen
+    graph = build_train_step(training_graph(model, x[:1]), settings, batch=4)
+    step = TrainStep(graph.SerializeToString(), batch=4)
+    before = {n: a.numpy().copy() for n, a in model.state_dict().items() if a.is_floating_point()}
+    step.set_arrays(before)
+    loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+    loss.backward()
+    assert step(x, y, lr=1.0)[0] == pytest.approx(loss.item(), rel=1e-5)
+    after = step.arrays()
+    assert len(after) == 149
+    for name, parameter in model.named_parameters():
+        theirs = parameter.grad.numpy()
+        assert np.linalg.norm(before[name] - after[name] - theirs) <= 1e-3 * np.linalg.norm(theirs), name

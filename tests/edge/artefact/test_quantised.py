@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from fedloom_client.finetune.graphs import ArtefactGraphs
 from fedloom_edge.artefact.check import check, initial_arrays
@@ -11,9 +12,10 @@ from fedloom_edge.artefact.patch import stored_array
 from fedloom_edge.artefact.rounding import LARGEST, round_into, weight_scale
 from fedloom_edge.artefact.serving import predict
 from fedloom_edge.artefact.storage import Artefact
+from fedloom_edge.bias_correction import channel_means, correct_biases
 from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
-from fedloom_edge.quantise import quantise
+from fedloom_edge.quantise import fold_and_quantise, quantise
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,40 @@ def test_a_model_with_nothing_to_round_is_refused():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(InputError, match="nothing"):
         quantise(model.SerializeToString(), np.ones((4, 2), np.float32))
+
+
+def test_no_channels_mean_is_moved_by_rounding():
+    import torch
+    from torch import nn
+
+    from fedloom_edge.artefact.build import inference
+    from fedloom_edge.export import training_graph
+
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(),
+        nn.Flatten(), nn.Linear(8 * 16, 5), nn.ReLU(), nn.Linear(5, 3),
+    )  # fmt: skip
+    x = np.random.default_rng(0).gamma(0.5, size=(100, 2, 8, 8)).astype(np.float32)
+    model = inference(training_graph(net, x[:1]), None).SerializeToString()
+    folded, rounded = fold_and_quantise(model, x)
+    layers = {n.name: n.output[0] for n in folded.graph.node if n.op_type in ("Conv", "Gemm")}
+    wanted = dict(zip(layers, channel_means(folded, [*layers.values()], x), strict=True))
+
+    def errors():
+        """Largest difference of a channel's mean in each layer, in units of its bias."""
+        nodes = {n.name: n for n in rounded.graph.node}
+        stored = {i.name: numpy_helper.to_array(i) for i in rounded.graph.initializer}
+        makers = {o: n for n in rounded.graph.node for o in n.output}
+        found = channel_means(rounded, [nodes[name].output[0] for name in layers], x)
+        units = [stored[makers[nodes[name].input[2]].input[1]] for name in layers]
+        return [
+            np.abs((m - wanted[name]) / unit).max()
+            for name, m, unit in zip(layers, found, units, strict=True)
+        ]
+
+    before = errors()
+    correct_biases(folded, rounded, x)
+    assert max(before) > 2  # there was something to correct
+    assert max(errors()) < 0.6  # half a unit, and what single precision adds
+    assert rounded.SerializeToString() == quantise(model, x)

@@ -89,6 +89,8 @@ def test_clip_prelu_and_sums_of_many(agree, shape, seed):
     x, slope = normal(seed, shape), normal(seed + 1, shape[-1:])
     bounds = {"low": np.float32(-0.5), "high": np.float32(0.7)}
     agree(lambda x: torch.clamp(x, -0.5, 0.7), "Clip", {"x": x}, bounds)
+    ends = {"low": np.float32(0), "high": np.float32(6)}
+    agree(functional.relu6, "Clip", {"x": np.append(4 * x.ravel(), [0, 6])}, ends)
     agree(lambda x: torch.clamp(x, max=0.7), "Clip", {"x": x}, {"low": None, "high": np.float32(0.7)})
     agree(lambda x, s: torch.where(x > 0, x, s * x), "PRelu", {"x": x, "s": slope})
     many = {"a": x, "b": slope, "c": x + 1}

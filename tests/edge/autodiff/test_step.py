@@ -9,10 +9,12 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from fedloom_edge.artefact.build import inference
 from fedloom_edge.autodiff import StepSettings, add_lora, build_evaluation, build_train_step, merge_lora
 from fedloom_edge.bench_models import CASES, mobilenet
 from fedloom_edge.errors import InputError, RunError, TrainingError
 from fedloom_edge.export import training_graph
+from fedloom_edge.quantise import quantise
 from fedloom_edge.train_step import Evaluator, TrainStep
 
 CLASSES = 10
@@ -254,9 +256,18 @@ def test_a_hand_made_graph_of_an_old_operator_set_trains():
     assert losses[-1] < losses[0]
 
 
+def rounded():
+    """The network with int8 weights."""
+    model = inference(model_of(network()), None).SerializeToString()
+    return onnx.load_from_string(quantise(model, batch(size=32)[0]))
+
+
 @pytest.mark.parametrize(
     ("model", "build", "says"),
     [
+        (rounded, {}, "of a quantised model train a float head"),
+        (rounded, {"trainable": "*.weight_quantized"}, "matches no trainable array"),
+        (rounded, {"trainable": "7.weight_quantized"}, "7.weight_quantized' is int8; only float32"),
         (lambda: hand_made("Det", shape=["n", 4]), {}, "onnxruntime cannot run"),
         (lambda: hand_made("Hardmax"), {}, r"Hardmax 'odd' has no gradient rule.*trainable="),
         (lambda: hand_made("Tanh", dtype=np.float64, kind=11), {"trainable": "w"}, "w' is float64.*float32"),
