@@ -15,9 +15,8 @@ import grpc.aio
 from fedloom_client.device.conversation import Conversation
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
-from fedloom_client.device.supply import Equip, Supply
+from fedloom_client.device.supply import Supply
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter, board
 from fedloom_client.device.workshop import Worker
@@ -50,7 +49,7 @@ class Agent:
         hello: what the device says of itself; the agent fills in the rest.
         max_temperature_c: work offered while the board is hotter is refused.
         note: is told a line whenever the agent's state changes.
-        equip: takes the artefact that `worker` trains with; None if it needs none.
+        supply: readies `worker` for a run; None if it needs nothing.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Agent:
         hello: pb.Hello,
         max_temperature_c: float = 85.0,
         note: Callable[[str], None] = log.info,
-        equip: Equip | None = None,
+        supply: Supply | None = None,
     ) -> None:
         self._home = home
         self._address = address
@@ -70,9 +69,8 @@ class Agent:
         self._hello = hello
         self._note = note
         self._spool = Spool(home / "spool")
-        self._supply = Supply(home, equip)
-        memory = Memory(home / "memory")
-        self._desk = Desk(worker, self._spool, memory, max_temperature_c, supplied=not self._supply.needed)
+        self._supply = supply
+        self._desk = Desk(worker, self._spool, max_temperature_c, supplied=supply is None)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0
@@ -127,10 +125,11 @@ class Agent:
     def _welcomed(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
         self._failures = 0
         self._note(f"connected to {self._address}, run {welcome.run}")
-        self._supplying = asyncio.create_task(self._supplied(stub, welcome))
+        if self._supply is not None:
+            self._supplying = asyncio.create_task(self._supplied(self._supply, stub, welcome))
 
-    async def _supplied(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
-        lacks = await self._supply.settle(welcome, stub)
+    async def _supplied(self, supply: Supply, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
+        lacks = await supply.settle(welcome, stub)
         if lacks:
             self._note(lacks)
         self._desk.supply(lacks)

@@ -5,14 +5,10 @@ is made on it and never leaves it; its folder (--home) holds identity, settings 
 """
 
 import argparse
-import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from fedloom_edge.errors import InputError
@@ -87,7 +83,11 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.agent import Agent
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.identity import Identity
+    from fedloom_client.device.memory import Memory
+    from fedloom_client.device.node_worker import NodeWorker
+    from fedloom_client.device.running import Status, run_until_stopped
     from fedloom_client.device.starting import make_outfit
+    from fedloom_client.device.supply import TrainerSupply
 
     settings = DeviceSettings.load(home).changed(
         coordinator=arguments.coordinator, task=arguments.task, data=arguments.data, trainer=arguments.trainer
@@ -96,61 +96,19 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
         raise InputError("no coordinator is known; join a fleet first, or give --coordinator HOST:PORT")
     identity = Identity.load(home)
     outfit = make_outfit(settings, home)
-    status = _Status(home, settings.coordinator)
+    status = Status(home, settings.coordinator)
     agent = Agent(
         home,
         settings.coordinator,
         identity,
-        outfit.node,
+        NodeWorker(outfit.node, Memory(home / "memory")),
         outfit.hello,
         settings.max_temperature_c,
         status.note,
-        outfit.equip,
+        TrainerSupply(home, outfit.equip) if outfit.equip else None,
     )
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, agent.stop)
-        guard = (
-            asyncio.create_task(follow(arguments.with_parent, agent.stop)) if arguments.with_parent else None
-        )
-        await agent.run()
-        if guard is not None:
-            guard.cancel()
-
-    asyncio.run(main())
-    status.note("stopped")
-    # A training step cannot be interrupted: do not wait for its thread.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-async def follow(parent: int, stop: Callable[[], None]) -> None:
-    """Call `stop` once `parent` is no longer this process's parent.
-
-    It is given by number: it may have ended while this process was still importing.
-    """
-    while os.getppid() == parent:
-        await asyncio.sleep(0.5)
-    stop()
-
-
-class _Status:
-    """Keeps the agent's last line where `fedloom device status` finds it."""
-
-    def __init__(self, home: Path, coordinator: str) -> None:
-        self._path = home / "status.json"
-        self._facts = {"pid": os.getpid(), "coordinator": coordinator}
-
-    def note(self, line: str) -> None:
-        """Log a line and keep it."""
-        logging.getLogger("fedloom.device").info("%s", line)
-        try:
-            self._path.write_text(json.dumps({**self._facts, "time": time.time(), "state": line}))
-        except OSError as error:  # a full disk is no reason to stop
-            logging.getLogger("fedloom.device").warning("%s: %s", self._path, error.strerror)
+    return run_until_stopped(agent, status, arguments.with_parent)
 
 
 def _status(home: Path, arguments: argparse.Namespace) -> int:

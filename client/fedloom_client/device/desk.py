@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 
-from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
@@ -33,13 +32,12 @@ class Desk:
         self,
         worker: Worker,
         spool: Spool,
-        memory: Memory,
         max_temperature_c: float,
         *,
         supplied: bool = True,
     ) -> None:
         self._spool = spool
-        self._workshop = Workshop(worker, spool, memory, self._progressed, self._done)
+        self._workshop = Workshop(worker, spool, self._progressed, self._done)
         self._limit = max_temperature_c
         self._send: Send | None = None
         self._call_soon: Callable[..., object] = lambda *_: None

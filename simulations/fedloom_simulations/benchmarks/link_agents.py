@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity
+from fedloom_client.device.memory import Memory
+from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.node import Description
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_protos.v1 import link_pb2 as pb
@@ -40,13 +42,16 @@ class Idle:
         return Evaluation(0.0, {"accuracy": 0.0}, 1)
 
 
+def _worker(home: Path) -> NodeWorker:
+    return NodeWorker(Idle(), Memory(home / "memory"))
+
+
 async def main(address: str, homes: list[str]) -> None:
     """Run an agent a home until this process is ended."""
     hello = pb.Hello(trainer="torch", task=TASK, task_digest=DIGEST)
-    worker = Idle()
     agents = [
-        Agent(Path(home), address, Identity.load(Path(home)), worker, hello, note=lambda line: None)
-        for home in homes
+        Agent(home, address, Identity.load(home), _worker(home), hello, note=lambda line: None)
+        for home in map(Path, homes)
     ]
     await asyncio.gather(*(agent.run() for agent in agents))
 

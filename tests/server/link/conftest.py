@@ -14,6 +14,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.device.memory import Memory
+from fedloom_client.device.node_worker import NodeWorker
+from fedloom_client.device.supply import TrainerSupply
 from fedloom_client.node import Description
 from fedloom_client.records import to_record
 from fedloom_client.trainer import Evaluation, Update
@@ -58,6 +61,11 @@ class AddOne:
 
     def evaluate(self, arrays, constants):
         return Evaluation(0.25, {"accuracy": 0.75}, 2)
+
+
+def working(home, learner=None):
+    """A worker as a device has it."""
+    return NodeWorker(learner or AddOne(), Memory(home / "memory"))
 
 
 class Site:
@@ -111,7 +119,8 @@ class Site:
         address = f"127.0.0.1:{port or self.port}"
 
         async def make():
-            return Agent(home, address, Identity.load(home), worker or AddOne(), hello, equip=equip)
+            supply = TrainerSupply(home, equip) if equip else None
+            return Agent(home, address, Identity.load(home), working(home, worker), hello, supply=supply)
 
         agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
         self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)
