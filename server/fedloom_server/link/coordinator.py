@@ -120,6 +120,10 @@ class Coordinator(LinkServicer):
         for device, client in self._clients.items():
             self._devices.member(device, client)
 
+    def note(self, kind: str, device: str, reason: str) -> None:
+        """Keep an event about a device."""
+        self._devices.event(kind, device, reason)
+
     def silent_for(self, device: str) -> float:
         """Seconds since the last sign of a device."""
         session = self._sessions.get(device)

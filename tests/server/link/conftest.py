@@ -104,10 +104,11 @@ class Site:
     def stop(self):
         self.coordinator.stop("test over", 0.1)
 
-    def identity(self, name) -> Identity:
+    def identity(self, name, fleet=None) -> Identity:
+        fleet = fleet or self.fleet
         key, request = new_request(name)
-        certificate = self.fleet.registry.admit(name, request, self.fleet.authority)
-        return Identity.of(key + certificate.public_bytes(Encoding.PEM), self.fleet.authority.pem)
+        certificate = fleet.registry.admit(name, request, fleet.authority)
+        return Identity.of(key + certificate.public_bytes(Encoding.PEM), fleet.authority.pem)
 
     def agent(self, name, worker=None, port=None, identity=None, equip=None):
         """Start an agent; its identity and spool are kept from an agent of the same name before."""
