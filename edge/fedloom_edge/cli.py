@@ -40,7 +40,7 @@ COMMANDS = {
         "server",
         "a device to a coordinator, a coordinator to its site",
     ),
-    "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
+    "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, predict"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
     "tune": Command("fedloom_simulations.tune.command", "tune", "search for better settings of a task"),
     "explain": Command(

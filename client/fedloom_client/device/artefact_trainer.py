@@ -14,6 +14,7 @@ from fedloom_edge.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
     from fedloom_client.onnx_trainer import OnnxTrainer
+    from fedloom_edge.artefact.manifest import Manifest
     from fedloom_edge.artefact.storage import Artefact
 
 _FEATURE_BYTES = 512 << 20
@@ -63,6 +64,22 @@ class ArtefactTrainer:
         trainer = self._ready
         self._check_frozen(arrays)
         return trainer.evaluate(arrays, self._taken(samples))
+
+    def models(self, arrays: Arrays) -> "tuple[Manifest, dict[str, bytes]]":
+        """The artefact's manifest, and its inference models with some arrays in them, by file name.
+
+        Raises:
+            TrainingError: there is no artefact.
+            RunError: the arrays do not fit.
+        """
+        from fedloom_client.finetune.tune import with_arrays
+        from fedloom_edge.artefact.check import initial_arrays
+
+        artefact = self._artefact
+        if artefact is None:
+            raise TrainingError("the artefact to train with is not here")
+        inside = {name: arrays[name] for name in initial_arrays(artefact)}
+        return artefact.manifest, with_arrays(artefact, inside)
 
     @property
     def _ready(self) -> "OnnxTrainer":

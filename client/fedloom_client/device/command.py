@@ -11,14 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-from fedloom_edge.errors import InputError
+from fedloom_edge.errors import DataError, InputError
 
 _TRAINERS = ("auto", "torch", "onnx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `join`, `run` and `status`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status")
+    """Declare `join`, `run`, `status` and `predict`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status|predict")
     join = actions.add_parser(
         "join", help="enrol with an invitation", description="Enrol with an invitation."
     )
@@ -32,7 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser(
         "status", help="what this device is doing", description="What this device is doing."
     )
-    for action in (join, run, status):
+    predict = actions.add_parser(
+        "predict",
+        help="answer with the newest model",
+        description="Answer with the newest model that is no worse on this device than the one before.",
+    )
+    predict.add_argument(
+        "source",
+        type=Path,
+        nargs="?",
+        default=Path("-"),
+        metavar="INPUT",
+        help=".npz (x), .csv of numbers or texts, or an image; default: standard input, line by line",
+    )
+    for action in (join, run, status, predict):
         action.add_argument(
             "--home", type=Path, metavar="DIR", help="the device's folder; default: ~/.fedloom"
         )
@@ -51,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import default_home
 
     home = arguments.home or default_home()
-    return {"join": _join, "run": _run, "status": _status}[arguments.action](home, arguments)
+    return {"join": _join, "run": _run, "status": _status, "predict": _predict}[arguments.action](
+        home, arguments
+    )
 
 
 def _join(home: Path, arguments: argparse.Namespace) -> int:
@@ -101,7 +116,7 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
         home,
         settings.coordinator,
         identity,
-        NodeWorker(outfit.node, Memory(home / "memory")),
+        NodeWorker(outfit.node, Memory(home / "memory"), outfit.measured),
         outfit.hello,
         settings.max_temperature_c,
         status.note,
@@ -114,6 +129,7 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
 def _status(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.identity import Identity
+    from fedloom_client.device.served import FILE
 
     settings, identity = DeviceSettings.load(home), Identity.load(home)
     waiting = len(list((home / "spool").glob("*.result")))
@@ -123,10 +139,27 @@ def _status(home: Path, arguments: argparse.Namespace) -> int:
         f"task         {settings.task}",
         f"certificate  renewed after {identity.renew_after:%Y-%m-%d}",
         f"unsent       {waiting} result{'' if waiting == 1 else 's'}",
+        f"serves       {_serves_line(home / FILE)}",
         f"agent        {_agent_line(home / 'status.json')}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _predict(home: Path, arguments: argparse.Namespace) -> int:
+    from fedloom_client.device.predicting import predict_all
+
+    predict_all(home, arguments.source, sys.stdout, sys.stderr)
+    return 0
+
+
+def _serves_line(path: Path) -> str:
+    from fedloom_client.device.served import Served
+
+    try:
+        return str(Served.read(path).facts)
+    except (FileNotFoundError, DataError):
+        return "no model yet"
 
 
 def _agent_line(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The work of a device with a shard of its own: describe, train, evaluate."""
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from fedloom_client.algorithms.base import part
@@ -14,6 +15,8 @@ from fedloom_client.wire import figures, read_settings
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
 from fedloom_protos.v1 import link_pb2 as pb
+
+Measured = Callable[[pb.Work, Arrays, Arrays], None]
 
 
 class Learner(Protocol):
@@ -38,10 +41,11 @@ class NodeWorker:
     Args:
         node: has the shard.
         memory: what the device keeps from round to round.
+        measured: is told of every evaluation (the work, its arrays and constants) when it is done.
     """
 
-    def __init__(self, node: Learner, memory: Memory) -> None:
-        self._node, self._memory = node, memory
+    def __init__(self, node: Learner, memory: Memory, measured: Measured | None = None) -> None:
+        self._node, self._memory, self._measured = node, memory, measured
 
     def do(self, work: pb.Work, arrays: Arrays, constants: Arrays, watch: Watch) -> tuple[pb.Result, Arrays]:
         """The result of a work, and the arrays that go with it."""
@@ -65,6 +69,8 @@ class NodeWorker:
                 measured = self._evaluate(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=measured.examples)
                 result.figures.extend(figures({**measured.metrics, "loss": measured.loss}))
+                if self._measured is not None:
+                    self._measured(work, arrays, constants)
                 return result, {}
             case _:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this device")

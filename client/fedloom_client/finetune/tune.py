@@ -104,23 +104,33 @@ def write_tuned(
     installed can it be made anew (`fedloom edge quantize`).
     """
     manifest = artefact.manifest
-    trained = {name: arrays[name] for name in arrays}
-    files = {name: artefact.read(name) for name in manifest.files}
-    serve = manifest.serve
-    files[INFER] = patch(files[INFER], trained)
-    if INT8 in files and manifest.kind == "head":
-        files[INT8] = patch(files[INT8], trained)
-        serve = backbone(manifest)
-    elif manifest.kind == "quantised":
-        files[INT8] = round_into(files[INT8], arrays, manifest.rounded)
-        serve = backbone(manifest)
-    elif INT8 in files:
-        del files[INT8]
-        serve = INFER
+    models = with_arrays(artefact, arrays)
+    kept = {name: artefact.read(name) for name in manifest.files if name not in (INFER, INT8)}
+    serve = backbone(manifest) if INT8 in models else INFER
+    files = {**kept, **models}
     files[ARRAYS] = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     history = [*manifest.provenance.get("finetuned", []), facts | {"arrays_sha256": arrays_sha256(arrays)}]
     provenance = {**manifest.provenance, "finetuned": history}
     return write_artefact(out, replace(manifest, classes=classes, serve=serve, provenance=provenance), files)
+
+
+def with_arrays(artefact: Artefact, arrays: Arrays) -> dict[str, bytes]:
+    """The inference models with trained arrays in them: float, and int8 where its rounding can follow.
+
+    Args:
+        artefact: checked.
+        arrays: those of its arrays.safetensors, by name.
+
+    Raises:
+        RunError: an array does not fit.
+    """
+    manifest = artefact.manifest
+    models = {INFER: patch(artefact.read(INFER), arrays)}
+    if INT8 in manifest.files and manifest.kind == "head":
+        models[INT8] = patch(artefact.read(INT8), arrays)
+    elif manifest.kind == "quantised":
+        models[INT8] = round_into(artefact.read(INT8), arrays, manifest.rounded)
+    return models
 
 
 def served_metric(artefact: Artefact, samples: Samples) -> float:
