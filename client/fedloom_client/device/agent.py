@@ -20,6 +20,7 @@ from fedloom_client.device.supply import Supply
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter, board
 from fedloom_client.device.workshop import Worker
+from fedloom_client.frames import FramedLinkStub
 from fedloom_client.wire import CHANNEL_OPTIONS, PROTOCOL
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -85,6 +86,7 @@ class Agent:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
             notify("WATCHDOG=1")
+        await asyncio.to_thread(self._spool.persist_all)
 
     def stop(self) -> None:
         """Say goodbye and end `run`; a result that waits stays in the spool."""
@@ -95,7 +97,7 @@ class Agent:
         """One connection from its beginning to its end; returns how long to wait before the next."""
         credentials = self._identity.credentials
         async with grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS) as channel:
-            stub = LinkStub(channel)
+            stub = FramedLinkStub(channel)
             try:
                 if self._identity.wants_renewal:
                     await self._renew(stub)

@@ -7,7 +7,6 @@ from google.protobuf.message import DecodeError
 
 from fedloom_client.wire import Assembly, check_tensors
 from fedloom_edge.errors import LinkError
-from fedloom_edge.files import write_atomic
 from fedloom_protos.v1 import link_pb2 as pb
 
 
@@ -19,7 +18,7 @@ class _FileAssembly(Assembly):
         self._file = path.open("wb", buffering=0)
         self._file.truncate(size)
 
-    def _write(self, start: int, data: bytes) -> None:
+    def _write(self, start: int, data: memoryview) -> None:
         self._file.seek(start)
         self._file.write(data)
 
@@ -46,7 +45,9 @@ class Inbox:
         Not fsynced: after a power cut its hashes tell whether it is whole, and if not the device still
         has it or does the work again.
         """
-        write_atomic(self._folder / f"{result.work}.result", result.SerializeToString())
+        partial = self._folder / f"{result.work}.partial"
+        partial.write_bytes(result.SerializeToString())
+        partial.replace(self._folder / f"{result.work}.result")
 
     def content(self, work: str) -> Path:
         """The file with a result's arrays."""

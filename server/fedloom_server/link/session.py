@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from fedloom_client.frames import Chunk, kind_of
 from fedloom_client.wire import (
     MAX_EXAMPLES,
     PROTOCOL,
@@ -19,7 +20,7 @@ from fedloom_client.wire import (
     check_hashes,
     check_result,
     check_text,
-    kind_of,
+    sha256,
 )
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -66,7 +67,7 @@ class Session:
         self._hub = hub
         self._heartbeat = heartbeat
         self._messages: deque[pb.FromCoordinator] = deque()
-        self._pieces: deque[Callable[[], pb.FromCoordinator]] = deque()
+        self._pieces: deque[Callable[[], Chunk]] = deque()
         self._something = asyncio.Event()
         self._receiving: tuple[pb.Result, Assembly] | None = None
         self._uploading: asyncio.Task[None] | None = None
@@ -147,7 +148,7 @@ class Session:
         except LinkError as error:
             self.close(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    def _take(self, message: pb.FromDevice) -> bool:
+    def _take(self, message: Any) -> bool:
         """Handle a message; whether the device said goodbye."""
         match kind_of(message):
             case "heartbeat":
@@ -156,7 +157,7 @@ class Session:
             case "wants":
                 self._give(message.wants)
             case "piece":
-                self._piece(message.piece)
+                self._piece(message)
             case "progress":
                 self.progress = message.progress
             case "result":
@@ -233,18 +234,18 @@ class Session:
                 return
         raise LinkError(f"slow: no chunk came in {UPLOAD_SECONDS:.0f} s")
 
-    def _piece(self, piece: pb.Piece) -> None:
+    def _piece(self, chunk: Chunk) -> None:
         if self._receiving is None:
             return  # of an upload that was begun again
         _, assembly = self._receiving
-        if not assembly.take(piece.data):
+        if not assembly.take(sha256(*chunk.parts), chunk.parts):
             raise LinkError("chunk: it was not asked for, or is not what its hash says")
         if assembly.complete:
             self._upload_done.set()
 
 
-def _piece_of(job: Job, digest: bytes) -> pb.FromCoordinator:
-    return pb.FromCoordinator(piece=pb.Piece(data=job.chunk(digest)))
+def _piece_of(job: Job, digest: bytes) -> Chunk:
+    return Chunk(job.chunk(digest))
 
 
 def _fill(assembly: Assembly, content: Content) -> None:
