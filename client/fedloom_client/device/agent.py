@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +29,8 @@ from fedloom_protos.v1.link_pb2_grpc import ArtefactsStub, LinkStub
 
 log = logging.getLogger("fedloom.device")
 
+REST_SECONDS = 20.0
+"""Without work for so long a worker lets go of memory."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 _OPTIONS = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 # What waiting cannot mend; an operator can, so the agent keeps asking, but rarely.
@@ -70,7 +73,7 @@ class Agent:
         self._hello = hello
         self._note = note
         self._spool = Spool(home / "spool")
-        self._supply = supply
+        self._supply, self._worker = supply, worker
         self._desk = Desk(worker, self._spool, max_temperature_c, supplied=supply is None)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
@@ -80,18 +83,29 @@ class Agent:
     async def run(self) -> None:
         """Stay connected until `stop` is called."""
         notify("READY=1")
+        resting = asyncio.create_task(self._rest())
         while not self._stopping.is_set():
             wait = await self._connect()
             if wait > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
             notify("WATCHDOG=1")
+        resting.cancel()
         await asyncio.to_thread(self._spool.persist_all)
 
     def stop(self) -> None:
         """Say goodbye and end `run`; a result that waits stays in the spool."""
         self._stopping.set()
         self._desk.stop()
+
+    async def _rest(self) -> None:
+        rested: float | None = None
+        while True:
+            await asyncio.sleep(REST_SECONDS / 4)
+            since = self._desk.idle_since
+            if since is not None and since != rested and time.monotonic() - since > REST_SECONDS:
+                rested = since
+                await asyncio.to_thread(self._worker.rest)
 
     async def _connect(self) -> float:
         """One connection from its beginning to its end; returns how long to wait before the next."""

@@ -49,11 +49,17 @@ class Desk:
         self._supplied = supplied
         self._lacks = ""
         self._until = math.inf
+        self._last: float | None = None
 
     @property
     def work(self) -> str:
         """Id of the work at hand; empty when idle."""
         return self._work.id if self._work else ""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last work was done, by the monotonic clock; None in a work or before the first."""
+        return None if self._work else self._last
 
     def attach(self, send: Send | None, call_soon: Callable[..., object]) -> None:
         """Use another connection from now on, or none; `call_soon` runs a function in its thread."""
@@ -186,7 +192,7 @@ class Desk:
         self._call_soon(self._finish, work, reason)
 
     def _finish(self, work: str, reason: str) -> None:
-        self._work = None
+        self._work, self._last = None, time.monotonic()
         if work in self._spool:
             self._post(result=self._spool[work].result)
         elif reason:

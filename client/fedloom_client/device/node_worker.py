@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fedloom_client.algorithms.base import part
+from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.memory import Memory
+from fedloom_client.device.release import give_back
 from fedloom_client.device.workshop import Watch
 from fedloom_client.node import Description, Node
 from fedloom_client.orders import ALGORITHM, RUN, Given, Orders, evaluate, train
@@ -74,6 +76,12 @@ class NodeWorker:
                 return result, {}
             case _:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this device")
+
+    def rest(self) -> None:
+        """Let go of sessions, and of onnxruntime's pages."""
+        if isinstance(self._node, Node) and isinstance(self._node.trainer, ArtefactTrainer):
+            self._node.trainer.rest()
+            give_back("onnxruntime")
 
     def _train(self, work: pb.Work, arrays: Arrays, constants: Arrays, watch: Watch) -> Update:
         assignment, orders, run = _assignment(work, watch), *_orders(work)

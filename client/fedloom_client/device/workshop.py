@@ -59,6 +59,10 @@ class Worker(Protocol):
         """The result of a work on the arrays that came with it, and the arrays that go with the result."""
         ...
 
+    def rest(self) -> None:
+        """There was no work for a while: let go of what the next one can make anew."""
+        ...
+
 
 class Workshop:
     """Does one work at a time; what comes of it goes to the spool, or to a refusal."""

@@ -142,22 +142,38 @@ def served_metric(artefact: Artefact, samples: Samples) -> float:
     return standard_metric(artefact.manifest.loss, outputs, y)
 
 
-def backbone_features(artefact: Artefact) -> tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """The file whose features a head is trained on, and inputs (B, ...) -> its features (B, ...)."""
-    file = backbone(artefact.manifest)
-    session = open_session(artefact.read(file))
-    dtype = artefact.manifest.input.dtype
+class Backbone:
+    """Inputs (B, ...) -> features (B, ...), by the model that a head is trained for.
 
-    def compute(x: NDArray[Any]) -> NDArray[Any]:
-        features: NDArray[Any] = session.run([FEATURES], {"input": np.ascontiguousarray(x, dtype)})[0]
+    Its session is opened when it is needed.
+
+    Args:
+        artefact: checked.
+
+    Attributes:
+        file: the model's.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.file = backbone(artefact.manifest)
+        self._artefact = artefact
+        self._session: Any = None
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Features (B, ...) of ready inputs (B, ...)."""
+        session = self._session = self._session or open_session(self._artefact.read(self.file))
+        inputs = {"input": np.ascontiguousarray(x, self._artefact.manifest.input.dtype)}
+        features: NDArray[Any] = session.run([FEATURES], inputs)[0]
         return features
 
-    return file, compute
+    def close(self) -> None:
+        """Let go of the session."""
+        self._session = None
 
 
 def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str], None]) -> Shard:
     """The shard with the features of the model that the head will be served on."""
-    file, compute = backbone_features(artefact)
+    compute = Backbone(artefact)
     parts, room = [], cache.limit
     for name, samples in (("training", shard.train), ("validation", shard.validation)):
         if not len(samples):
@@ -165,7 +181,7 @@ def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str
             continue
         features = Features(samples, compute, cache.folder, room)
         room -= features.bytes
-        say(f"features of {len(samples)} {name} samples by {file}: {features.cached} kept")
+        say(f"features of {len(samples)} {name} samples by {compute.file}: {features.cached} kept")
         parts.append(features)
     return Shard(*parts)
 

@@ -68,6 +68,9 @@ class SiteWorker:
             case _:
                 raise FedloomError(f"work of the unknown kind {work.kind}; update fedloom on this gateway")
 
+    def rest(self) -> None:
+        """Nothing is held between two works."""
+
     def _describe(self, work: pb.Work, watch: Watch) -> tuple[pb.Result, Arrays]:
         members = self._site.gather(watch.check)
         said: dict[int, tuple[SiteMember, int, Arrays]] = {}

@@ -141,7 +141,9 @@ class Session:
                 if message is grpc.aio.EOF:
                     return
                 self.last_heard = time.monotonic()
-                if self._take(message):
+                if isinstance(message, Chunk):
+                    await self._piece(message)
+                elif self._take(message):
                     return
         except TimeoutError:
             self.close(grpc.StatusCode.DEADLINE_EXCEEDED, f"silent: no heartbeat for {silence:.0f} s")
@@ -156,8 +158,6 @@ class Session:
                 self._hub.heard(self, message.heartbeat)
             case "wants":
                 self._give(message.wants)
-            case "piece":
-                self._piece(message)
             case "progress":
                 self.progress = message.progress
             case "result":
@@ -234,14 +234,19 @@ class Session:
                 return
         raise LinkError(f"slow: no chunk came in {UPLOAD_SECONDS:.0f} s")
 
-    def _piece(self, chunk: Chunk) -> None:
+    async def _piece(self, chunk: Chunk) -> None:
         if self._receiving is None:
             return  # of an upload that was begun again
         _, assembly = self._receiving
-        if not assembly.take(sha256(*chunk.parts), chunk.parts):
+        # In a thread: hashing and writing hold nobody else up.
+        if not await asyncio.to_thread(_place, assembly, chunk):
             raise LinkError("chunk: it was not asked for, or is not what its hash says")
         if assembly.complete:
             self._upload_done.set()
+
+
+def _place(assembly: Assembly, chunk: Chunk) -> bool:
+    return assembly.take(sha256(*chunk.parts), chunk.parts)
 
 
 def _piece_of(job: Job, digest: bytes) -> Chunk:

@@ -1,5 +1,7 @@
 """The artefact of a run trains on a device what torch would train, whatever the model is made of."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,3 +137,20 @@ def test_an_artefact_of_another_task_or_a_damaged_one_is_not_run(tmp_path):
 def test_before_it_is_there_nothing_is_trained(tmp_path):
     with pytest.raises(TrainingError, match="is not here"):
         ArtefactTrainer(task_of(plain), tmp_path).initial_arrays(0)
+
+
+@pytest.mark.parametrize("model", [plain, frozen])
+def test_a_trainer_that_rested_holds_no_session_and_trains_as_before(tmp_path, model):
+    task = task_of(model)
+    ours = equipped(task, tmp_path)
+    arrays = TorchTrainer(task).initial_arrays(derive_seed(3, "initial"))
+    shard = Shard(SAMPLES, ArraySamples(X[:20], Y[:20]))
+    assignment = Assignment(training=task.training, seed=1)
+    before = ours.fit(arrays, shard, assignment)
+    held = weakref.ref(ours._trainer)
+    ours.rest()
+    gc.collect()
+    assert held() is None
+    after = ours.fit(arrays, shard, assignment)
+    for name, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[name], array)

@@ -6,6 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from fedloom_client.device import agent as agent_module
+from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.records import from_record
 from fedloom_client.trainer import Update
 from fedloom_edge.errors import RunError
@@ -219,3 +221,18 @@ def test_a_device_that_cannot_finish_in_time_returns_what_it_has(tmp_path):
         assert warning.startswith("partial work: the time was over after")
     finally:
         site.close()
+
+
+def test_an_agent_without_work_rests_once_and_not_before_it_has_worked(site, monkeypatch):
+    rested = []
+    monkeypatch.setattr(agent_module, "REST_SECONDS", 0.4)
+    monkeypatch.setattr(NodeWorker, "rest", lambda self: rested.append(time.monotonic()))
+    site.agent("a")
+    site.grid.gather(1, 20)
+    time.sleep(1.0)
+    assert not rested
+    for number in (1, 2):
+        list(site.grid.send_and_receive(questions(site.grid, number=number)))
+        until(lambda number=number: len(rested) == number)
+        time.sleep(1.0)
+        assert len(rested) == number
