@@ -81,7 +81,7 @@ class NodeWorker:
         """Let go of sessions, and of onnxruntime's pages."""
         if isinstance(self._node, Node) and isinstance(self._node.trainer, ArtefactTrainer):
             self._node.trainer.rest()
-            give_back("onnxruntime")
+            give_back()
 
     def _train(self, work: pb.Work, arrays: Arrays, constants: Arrays, watch: Watch) -> Update:
         assignment, orders, run = _assignment(work, watch), *_orders(work)

@@ -2,21 +2,19 @@
 
 import ctypes
 import gc
+import mmap
 import re
 from pathlib import Path
 
-_MADV_PAGEOUT = 21  # Linux 5.4
-_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r(.)\S+ \S+ \S+ \d+ +(/.*)")
+# A file's code as it is in memory: mapped readable and executable, never written to.
+_CODE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-xp \S+ \S+ \d+ +/")
 
 
-def give_back(library: str) -> None:
-    """Free what nobody refers to, let malloc return it, and let go of a library's pages.
+def give_back() -> None:
+    """Free what nobody refers to, let malloc return it, and unmap the pages of libraries' code.
 
-    A library's pages are clean copies of its file: those that are needed again are read again. Where the
-    system knows less (another libc, an older kernel), less is given back.
-
-    Args:
-        library: part of the paths of the library's files.
+    Code that is run again is mapped again, from the page cache or the file. What malloc can return
+    depends on the libc; another than glibc returns nothing here.
     """
     gc.collect()
     try:
@@ -25,7 +23,6 @@ def give_back(library: str) -> None:
     except (OSError, AttributeError):  # not glibc
         return
     for line in Path("/proc/self/maps").read_text().splitlines():
-        found = _LINE.match(line)
-        if found and found[3] == "-" and library in found[4]:
+        if found := _CODE.match(line):
             start, end = int(found[1], 16), int(found[2], 16)
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_PAGEOUT)
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)

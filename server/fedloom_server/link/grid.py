@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -23,10 +23,22 @@ log = logging.getLogger("fedloom.link")
 
 
 class LinkGrid(Grid):
-    """Pushes messages to devices and yields replies as they arrive."""
+    """Pushes messages to devices and yields replies as they arrive.
 
-    def __init__(self, coordinator: Coordinator, quorum: Quorum, run: str) -> None:
+    Args:
+        coordinator: of the devices.
+        quorum: when a phase is over.
+        run: its id.
+        check: called now and then while devices are waited for; may raise to end that.
+    """
+
+    data_grows = True
+
+    def __init__(
+        self, coordinator: Coordinator, quorum: Quorum, run: str, check: Callable[[], None] = lambda: None
+    ) -> None:
         adopt_identity()
+        self._check = check
         self._coordinator = coordinator
         self._quorum = quorum
         self._run_name = run
@@ -45,7 +57,7 @@ class LinkGrid(Grid):
         Raises:
             RunError: too few came in `deadline` seconds.
         """
-        devices = gathered(self._coordinator, at_least, deadline)
+        devices = gathered(self._coordinator, at_least, deadline, self._check)
         self.enlist(devices)
         return devices
 
@@ -70,7 +82,7 @@ class LinkGrid(Grid):
         asked = {self._members[message.metadata.dst_node_id]: message for message in messages}
         works = self._works(asked)
         deadline = self._quorum.deadline if timeout is None else min(timeout, self._quorum.deadline)
-        for outcome in exchange(self._coordinator, self._quorum, works, deadline):
+        for outcome in exchange(self._coordinator, self._quorum, works, deadline, self._check):
             yield self._reply(asked[outcome.device], outcome)
 
     def _works(self, asked: Mapping[str, Message]) -> list[Errand]:

@@ -280,7 +280,7 @@ class Serving:
                     coordinator.link_port,
                     coordinator.enrol_port,
                 )
-            yield LinkGrid(coordinator, self.quorum, run)
+            yield LinkGrid(coordinator, self.quorum, run, agents.check)
             finished, reason = True, "the run is finished"
         finally:
             agents.stop()

@@ -21,7 +21,7 @@ session = onnxruntime.InferenceSession(model.SerializeToString())
 x = np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32)
 before = session.run(None, {"x": x})[0]
 held = resident()
-give_back("onnxruntime")
+give_back()
 now = resident()
 assert now["RssFile"] < held["RssFile"] - 5_000, (held, now)
 assert np.array_equal(session.run(None, {"x": x})[0], before)
