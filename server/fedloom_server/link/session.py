@@ -210,7 +210,7 @@ class Session:
     async def _upload(self, job: Job, result: pb.Result) -> None:
         """Receive a result's arrays, a few devices at a time, and hand it over."""
         async with self._hub.uploads:
-            assembly = self._hub.inbox.receive(result, job.limit)
+            assembly = await asyncio.to_thread(self._hub.inbox.receive, result, job.limit)
             for content in job.contents:  # what did not change need not come back
                 _fill(assembly, content)
             if not assembly.complete:
