@@ -84,19 +84,23 @@ class ArtefactTrainer:
         from fedloom_client.finetune.tune import with_arrays
         from fedloom_edge.artefact.check import initial_arrays
 
-        artefact = self._artefact
-        if artefact is None:
-            raise TrainingError("the artefact to train with is not here")
+        artefact = self._opened
         inside = {name: arrays[name] for name in initial_arrays(artefact)}
         return artefact.manifest, with_arrays(artefact, inside)
 
     @property
     def _ready(self) -> "OnnxTrainer":
         if self._trainer is None:
+            self._trainer = self._made(self._opened)
+        return self._trainer
+
+    @property
+    def _opened(self) -> "Artefact":
+        if self._artefact is None:
             if self._path is None:
                 raise TrainingError("the artefact to train with is not here")
-            self._trainer = self._made(self._artefact or self._checked(self._path))
-        return self._trainer
+            self._artefact = self._checked(self._path)
+        return self._artefact
 
     def _made(self, artefact: "Artefact") -> "OnnxTrainer":
         from fedloom_client.finetune.graphs import ArtefactGraphs
@@ -121,7 +125,6 @@ class ArtefactTrainer:
                 f"{self._task.name} with {self._task.loss}"
             )
         check(artefact)
-        self._artefact = artefact
         return artefact
 
     def _check_frozen(self, arrays: Arrays) -> None:
