@@ -84,7 +84,7 @@ class Site:
         self.port = 0
         self.start()
 
-    def start(self, depot=None):
+    def start(self, depot=None, run="test"):
         """Start a coordinator, as after a restart where there was one before: on the same port."""
         log = DeviceLog(self.folder / "run" / DATABASE)
         inbox = Inbox(self.folder / "run" / "inbox")
@@ -92,14 +92,14 @@ class Site:
             self.fleet,
             inbox,
             log,
-            run="test",
+            run=run,
             task="small",
             task_digest=DIGEST,
             heartbeat=self.heartbeat,
             depot=depot,
         ).start(f"{self.listen}:{self.port}", f"{self.listen}:0")
         self.port = self.coordinator.link_port
-        self.grid = LinkGrid(self.coordinator, self.quorum, "test")
+        self.grid = LinkGrid(self.coordinator, self.quorum, run)
 
     def stop(self):
         self.coordinator.stop("test over", 0.1)

@@ -56,15 +56,18 @@ def trained(arrays, seed):
 
 
 class Gateway:
-    """A gateway and its own fleet, in the event loop of the site that it belongs to."""
+    """A gateway and its own fleet, in the event loop of the site that it belongs to.
 
-    def __init__(self, top, name, *, quorum=None, devices=2, guard=None, preprocess=None):
+    Its coordinator is the site's, or another gateway, which it stands `behind`.
+    """
+
+    def __init__(self, top, name, *, quorum=None, devices=2, guard=None, preprocess=None, behind=None):
         self.top, self.name = top, name
         self.home = top.folder / name
         self.home.mkdir(exist_ok=True)
         if not (self.home / "fleet").exists():
             Fleet.create(self.home / "fleet", ["127.0.0.1"]).close()
-            top.identity(name).save(self.home)
+            top.identity(name, behind and behind.fleet).save(self.home)
         self.fleet = Fleet(self.home / "fleet")
         settings = SiteSettings(
             home=self.home,
@@ -79,7 +82,8 @@ class Gateway:
         self.site = Behind(settings, self.fleet)
         worker = SiteWorker(self.site, preprocess, guard or GuardSettings())
         hello = pb.Hello(trainer="gateway", task="small", task_digest=DIGEST)
-        address, supply = f"127.0.0.1:{top.port}", SiteSupply(self.site)
+        port = behind.site.ports[0] if behind else top.port
+        address, supply = f"127.0.0.1:{port}", SiteSupply(self.site)
 
         async def make():
             return Agent(self.home, address, Identity.load(self.home), worker, hello, supply=supply)
@@ -154,6 +158,44 @@ def test_two_gateways_amount_to_their_four_devices(site, gateways):
         assert array.shape == got[name].shape
     losses = [(r.content["metrics"]["num-examples"], r.content["metrics"]["train-loss"]) for r in replies]
     assert math.isclose(sum(n * loss for n, loss in losses) / 100, 4 / 100)
+
+
+def test_a_device_and_gateways_behind_a_gateway_amount_to_a_flat_run(site, gateways):
+    workers = [Drawn(10 * (k + 1)) for k in range(5)]
+    outer = gateways("east")
+    inner = gateways("far", behind=outer)
+    for k in (1, 2):
+        inner.device(f"far-{k}", workers[k])
+    outer.device("alone", workers[0])
+    for k in (3, 4):
+        site.agent(f"open-{k}", workers[k])
+    site.grid.gather(3, 20)
+    assert not any(reply.has_error() for reply in ask(site.grid, "query").values())
+    start = model(5000)
+    replies = list(ask(site.grid, arrays=start, number=2).values())
+    seeds = [worker.assignments[0].seed for worker in workers]
+    assert seeds == [derive_seed(1, 2, client) for client in range(5)]
+    assert sorted(r.content["metrics"]["num-examples"] for r in replies) == [40, 50, 60]
+    flat = sum(10 * (k + 1) * np.float64(trained(start, seeds[k])["w"]) for k in range(5)) / 150
+    np.testing.assert_allclose(weighted(replies)["w"], flat, atol=1e-6)
+
+
+def test_the_next_run_begins_with_whoever_is_there_then(site, gateways):
+    gateway = gateways("east", devices=1)
+    gateway.device("a", Drawn(10))
+    site.grid.gather(1, 20)
+    ask(site.grid, "query")
+    gateway.device("b", Drawn(20))
+    (reply,) = ask(site.grid, number=1).values()
+    assert reply.content["metrics"]["num-examples"] == 10
+    until(lambda: set(gateway.site._open.connected()) == {"a", "b"})
+    site.stop()
+    site.start(run="second")
+    site.grid.gather(1, 20)
+    until(lambda: gateway.site.run == "second" and set(gateway.site._open.connected()) == {"a", "b"})
+    ask(site.grid, "query")
+    (reply,) = ask(site.grid, number=1).values()
+    assert reply.content["metrics"]["num-examples"] == 30
 
 
 def test_evaluations_are_weighted_by_the_examples_that_were_measured(site, gateways):
