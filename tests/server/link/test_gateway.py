@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -299,3 +301,16 @@ def test_bad_input_is_one_line(tmp_path, capsys, options, said):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_gateway_needs_no_torch():
+    code = """
+import sys
+import fedloom_server.gateway.worker, fedloom_client.device.running, fedloom_client.device.starting
+from fedloom_client.device.reading import load_task_light
+load_task_light("digits")
+heavy = [name for name in ("torch", "onnx") if getattr(sys.modules.get(name), "__file__", None)]
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
