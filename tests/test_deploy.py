@@ -10,7 +10,9 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("unit", ["fedloom-device.service", "fedloom-coordinator.service"])
+@pytest.mark.parametrize(
+    "unit", ["fedloom-device.service", "fedloom-coordinator.service", "fedloom-gateway.service"]
+)
 def test_systemd_takes_the_unit_and_finds_it_hardened(unit, tmp_path):
     text = (DEPLOY / unit).read_text()
     assert "NoNewPrivileges=yes" in text

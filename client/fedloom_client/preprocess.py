@@ -20,10 +20,14 @@ _CHUNK = 1024  # samples read at a time, so that a shard on disk never has to fi
 
 
 class Preprocess(Protocol):
-    """Three pure functions. A protocol, because what is summed really varies (moments, words)."""
+    """Pure functions. A protocol, because what is summed really varies (moments, words)."""
 
     def summarise(self, samples: Samples) -> Arrays:
         """What a client tells about its training part. It holds no sample."""
+        ...
+
+    def combine(self, summaries: Iterable[Arrays]) -> Arrays:
+        """One summary, as of one client that has the samples of all: what a gateway tells."""
         ...
 
     def merge(self, summaries: Iterable[Arrays]) -> Arrays:
@@ -56,15 +60,21 @@ class Standardize:
             squares = squares + np.square(rows).sum(axis=0)
         return {"count": np.array(count, np.int64), "sum": total, "squares": squares}
 
-    def merge(self, summaries: Iterable[Arrays]) -> Arrays:
-        """Mean and standard deviation (F,) in float64; a constant feature gets deviation 1."""
+    def combine(self, summaries: Iterable[Arrays]) -> Arrays:
+        """Count (), sums (F,) and sums of squares (F,) of all."""
         count, total, squares = 0, np.zeros(1), np.zeros(1)
         for summary in summaries:
             count += int(summary["count"])
             total = total + summary["sum"]
             squares = squares + summary["squares"]
-        mean = total / count
-        variance = np.maximum(squares / count - np.square(mean), 0)
+        return {"count": np.array(count, np.int64), "sum": total, "squares": squares}
+
+    def merge(self, summaries: Iterable[Arrays]) -> Arrays:
+        """Mean and standard deviation (F,) in float64; a constant feature gets deviation 1."""
+        whole = self.combine(summaries)
+        count = int(whole["count"])
+        mean = whole["sum"] / count
+        variance = np.maximum(whole["squares"] / count - np.square(mean), 0)
         # A feature that never varies leaves rounding noise of about eps * mean^2.
         varies = variance > 1e-12 * np.maximum(np.square(mean), 1e-12)
         return {"mean": mean, "deviation": np.where(varies, np.sqrt(variance), 1.0)}
@@ -117,12 +127,15 @@ class Vocabulary:
         kept = sorted(word for word, count in counts.items() if count >= self.min_count)
         return {"words": _encode(kept), "counts": np.array([counts[word] for word in kept], np.int64)}
 
+    def combine(self, summaries: Iterable[Arrays]) -> Arrays:
+        """The words of all and their counts, as of a client."""
+        totals = self._totals(summaries)
+        kept = sorted(totals)
+        return {"words": _encode(kept), "counts": np.array([totals[word] for word in kept], np.int64)}
+
     def merge(self, summaries: Iterable[Arrays]) -> Arrays:
         """The `size - 2` most frequent words, ties in alphabetical order: uint8 (B,)."""
-        totals: dict[str, int] = {}
-        for summary in summaries:
-            for word, count in zip(_decode(summary["words"]), summary["counts"].tolist(), strict=True):
-                totals[word] = totals.get(word, 0) + count
+        totals = self._totals(summaries)
         ranked = sorted(totals, key=lambda word: (-totals[word], word))
         if not ranked:
             raise DataError(f"no client has a word {self.min_count} times or more; are the inputs texts?")
@@ -136,6 +149,13 @@ class Vocabulary:
             found = [index.get(word, 1) for word in words(str(text))[: self.length]]
             row[: len(found)] = found
         return tokens
+
+    def _totals(self, summaries: Iterable[Arrays]) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for summary in summaries:
+            for word, count in zip(_decode(summary["words"]), summary["counts"].tolist(), strict=True):
+                totals[word] = totals.get(word, 0) + count
+        return totals
 
 
 def _encode(vocabulary: list[str]) -> NDArray[np.uint8]:

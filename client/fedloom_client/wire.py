@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import Message as Proto
 from numpy.typing import NDArray
 
+from fedloom_client.frames import Parts
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -36,15 +36,18 @@ _DTYPES = {
 }
 
 
-def sha256(data: bytes | memoryview) -> bytes:
-    """SHA-256 of some bytes; a large buffer is hashed without holding other threads up."""
-    return hashlib.sha256(data).digest()
+def sha256(*parts: bytes | memoryview) -> bytes:
+    """SHA-256 of bytes that lie in several places; large ones are hashed without holding other threads up."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 class Content:
     """Arrays that are to be sent: their description, and their chunks by hash.
 
-    Nothing is copied but one chunk at a time.
+    Nothing is copied.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -59,24 +62,24 @@ class Content:
             total += little.nbytes
             self._ends.append(total)
         self.bytes = total
-        chunks = [sha256(self._chunk(start)) for start in range(0, total, CHUNK)]
+        chunks = [sha256(*self._parts(start)) for start in range(0, total, CHUNK)]
         self._starts = {digest: i * CHUNK for i, digest in enumerate(chunks)}
         self.tensors = pb.Tensors(tensors=tensors, chunks=chunks)
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._starts
 
-    def chunk(self, digest: bytes) -> bytes:
-        """The chunk with this hash.
+    def chunk(self, digest: bytes) -> Parts:
+        """Where the chunk with this hash is.
 
         Raises:
             LinkError: there is none.
         """
         if digest not in self._starts:
             raise LinkError(f"wants: no chunk {digest.hex()[:16]} was offered")
-        return self._chunk(self._starts[digest])
+        return self._parts(self._starts[digest])
 
-    def _chunk(self, start: int) -> bytes:
+    def _parts(self, start: int) -> Parts:
         """Up to `CHUNK` bytes of the content from `start` on."""
         parts: list[memoryview] = []
         left = CHUNK
@@ -88,7 +91,7 @@ class Content:
             begin = 0
             if not left:
                 break
-        return b"".join(parts)
+        return tuple(parts)
 
 
 def check_tensors(tensors: pb.Tensors, limit: int) -> int:
@@ -171,36 +174,38 @@ class Assembly:
             if digest in source:
                 self._place(digest, source.chunk(digest))
 
-    def take(self, data: bytes) -> bool:
-        """Take a chunk that arrived; whether it was one of the missing ones."""
-        digest = sha256(data)
+    def take(self, digest: bytes, parts: Parts) -> bool:
+        """Take a chunk that arrived and has this hash; whether it was one of the missing ones."""
         if digest not in self._missing:
             return False
-        self._place(digest, data)
+        self._place(digest, parts)
         return True
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._places and digest not in self._missing
 
-    def chunk(self, digest: bytes) -> bytes:
+    def chunk(self, digest: bytes) -> Parts:
         """A chunk that is here."""
         start = self._places[digest][0] * CHUNK
-        return self.buffer[start : min(start + CHUNK, self.bytes)].tobytes()
+        return (self.buffer[start : min(start + CHUNK, self.bytes)].data,)
 
     def arrays(self) -> Arrays:
         """The arrays, read-only, on the buffer where they are aligned in it."""
         return view_arrays(self.tensors, self.buffer)
 
-    def _place(self, digest: bytes, data: bytes) -> None:
+    def _place(self, digest: bytes, parts: Parts) -> None:
+        size = sum(len(part) for part in parts)
         for index in self._places[digest]:
             start = index * CHUNK
             end = min(start + CHUNK, self.bytes)
-            if len(data) != end - start:
-                raise LinkError(f"chunk: {len(data)} bytes where {end - start} belong")
-            self._write(start, data)
+            if size != end - start:
+                raise LinkError(f"chunk: {size} bytes where {end - start} belong")
+            for part in parts:
+                self._write(start, part)
+                start += len(part)
         del self._missing[digest]
 
-    def _write(self, start: int, data: bytes) -> None:
+    def _write(self, start: int, data: memoryview) -> None:
         self.buffer[start : start + len(data)] = np.frombuffer(data, np.uint8)
 
 
@@ -280,8 +285,3 @@ def read_settings(given: Iterable[pb.Setting]) -> dict[str, str | int | float]:
     return {
         setting.name: getattr(setting, kind) for setting in given if (kind := setting.WhichOneof("value"))
     }
-
-
-def kind_of(message: Proto) -> str:
-    """Which body a frame has; empty for none or for one of a later version."""
-    return message.WhichOneof("body") or ""

@@ -37,6 +37,10 @@ class WordPieces:
         """Nothing: a client tells nothing about its texts."""
         return {}
 
+    def combine(self, summaries: Iterable[Arrays]) -> Arrays:
+        """Nothing."""
+        return {}
+
     def merge(self, summaries: Iterable[Arrays]) -> Arrays:
         """The vocabulary in UTF-8, separated by newlines: uint8 (B,)."""
         return {"words": np.frombuffer("\n".join(self.vocabulary()).encode(), np.uint8)}

@@ -35,7 +35,12 @@ COMMANDS = {
     "serve": Command(
         "fedloom_server.link.serve", "simulation", "coordinate devices that train over the network"
     ),
-    "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, status"),
+    "gateway": Command(
+        "fedloom_server.gateway.command",
+        "server",
+        "a device to a coordinator, a coordinator to its site",
+    ),
+    "device": Command("fedloom_client.device.command", "", "this machine as a device: join, run, predict"),
     "fleet": Command("fedloom_server.fleet.command", "server", "who may connect: init, invite, list, revoke"),
     "tune": Command("fedloom_simulations.tune.command", "tune", "search for better settings of a task"),
     "explain": Command(

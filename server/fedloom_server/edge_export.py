@@ -145,7 +145,7 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
     models = {INFER: graphs.files[INFER]}
     measured: dict[str, Any] = {"torch_difference": difference}
     try:
-        models[INT8] = graphs.files.get(INT8) or _int8(source, graphs, seed)
+        models[INT8] = graphs.files.get(INT8) or int8_of(source, graphs, seed)
     except InputError as error:
         measured["int8"] = str(error)
     figures = measure(models, task.loss, x, y)
@@ -196,7 +196,17 @@ def parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
         return check_onnx(path, x, expected)
 
 
-def _int8(source: Source, graphs: Any, seed: int) -> bytes:
+def int8_of(source: Source, graphs: Any, seed: int) -> bytes:
+    """The int8 inference model of an artefact's graphs; where a head is trained, the head is float in it.
+
+    Args:
+        source: its training samples say how large activations are.
+        graphs: of the artefact (`build_graphs`).
+        seed: decides which samples.
+
+    Raises:
+        InputError: the model cannot be quantised, or its head not be patched in that form.
+    """
     from fedloom_edge.artefact.graph import inspect
     from fedloom_edge.quantise import quantise
 

@@ -111,7 +111,8 @@ class ExactMean:
             total = self._sums[name].value()
             for other, factor in scaled:
                 total = total + factor * other._sums[name].value()
-            result[name] = (array + total.reshape(array.shape) / weight).astype(array.dtype)
+            # A sum of arrays without axes is a scalar of numpy, no array.
+            result[name] = np.asarray(array + total.reshape(array.shape) / weight, array.dtype)
         return result
 
     def state(self) -> Arrays:

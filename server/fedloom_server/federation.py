@@ -30,7 +30,7 @@ from fedloom_server.norms import PAST, GuardSettings, RoundNorms
 from fedloom_server.open_round import OpenRound, Pace
 from fedloom_server.phases import evaluate_clients, train_clients
 from fedloom_server.reputation import Reputation
-from fedloom_server.roster import Member, Numbered, OrderedGrid, meet
+from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
 from fedloom_server.store import ClientRow, Round, RunStore
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
@@ -141,6 +141,7 @@ class Federation:
         self.most_examples = max(member.examples for member in members)
         self._members = members
         self._keeper = states_keeper(grid)
+        self._data_may_grow = isinstance(grid, DataGrows)
         self.clock = clock_of(grid)
         saved = self.checkpoints.newest()
         opened: OpenRound | None = None
@@ -176,13 +177,8 @@ class Federation:
     def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:
         """Take over a checkpoint; gives the round that was open, if one was."""
         for row in self.store.clients():
-            member = members[row.id]
             self._listed.add(row.id)
-            if (row.id, row.examples, row.validation) != (member.client, member.examples, member.validation):
-                raise RunError(
-                    f"client {row.id} had {row.examples} examples when the run began and has "
-                    f"{member.examples} now; give it the data that it had"
-                )
+            self._recognise(row, members[row.id])
         state = saved.state
         self.number = saved.round
         self.arrays = self.store.get_arrays(state["arrays"])
@@ -203,6 +199,28 @@ class Federation:
             self.store.event("resumed", round_number=saved.round, open=saved.open)
         self._prune()  # it may have been killed before it could, and no other round may follow
         return OpenRound.restored(state["open"]) if saved.open else None
+
+    def _recognise(self, row: ClientRow, member: Member) -> None:
+        """Compare a client with what it was; a device's data may have grown meanwhile.
+
+        Raises:
+            RunError: it is another, or has other data.
+        """
+        if (row.id, row.examples, row.validation) == (member.client, member.examples, member.validation):
+            return
+        grown = member.examples >= row.examples and member.validation >= row.validation
+        if row.id != member.client or not (grown and self._data_may_grow):
+            raise RunError(
+                f"client {row.id} had {row.examples} examples when the run began and has "
+                f"{member.examples} now; give it the data that it had"
+            )
+        with self.store.transaction():
+            self.store.execute(
+                "UPDATE client SET examples = ?, validation = ? WHERE id = ?",
+                (member.examples, member.validation, row.id),
+            )
+            reason = f"its data has grown from {row.examples} to {member.examples} examples"
+            self.store.event("warning", client=row.id, reason=reason)
 
     def _prepare_test(self) -> None:
         if self.plan.task.preprocess is not None:

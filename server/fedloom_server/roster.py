@@ -91,6 +91,13 @@ class KnowsMembers(Protocol):
         ...
 
 
+@runtime_checkable
+class DataGrows(Protocol):
+    """A grid whose nodes may have more data after a break. A protocol: a simulation must have the same."""
+
+    data_grows: bool
+
+
 _PATIENCE = 120.0  # seconds for an engine's nodes to connect
 _POLL = 0.05
 

@@ -36,6 +36,12 @@ def parquet(folder):
     pq.write_table(pa.table(columns), folder / "table.parquet")
 
 
+def packed(folder):
+    rng = np.random.default_rng(0)
+    for day in ("monday", "tuesday"):
+        np.savez(folder / f"{day}.npz", x=rng.normal(size=(30, 4)), y=rng.integers(0, 2, 30))
+
+
 def pictures(folder):
     for color, name in ((250, "bright"), (20, "dark")):
         (folder / name).mkdir()
@@ -47,7 +53,14 @@ def hub(folder):
     (folder / "table.csv").write_text("a,b,label\n" + "".join(f"{i},{i % 5},{i % 2}\n" for i in range(60)))
 
 
-FILES = {"arrays": arrays, "table": table, "parquet": parquet, "pictures": pictures, "hub": hub}
+FILES = {
+    "arrays": arrays,
+    "table": table,
+    "parquet": parquet,
+    "packed": packed,
+    "pictures": pictures,
+    "hub": hub,
+}
 
 
 @pytest.mark.parametrize("name", TASKS)

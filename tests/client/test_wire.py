@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fedloom_client.frames import Chunk, from_coordinator, from_device, kind_of, to_wire
 from fedloom_client.wire import CHUNK, Assembly, Content, check_tensors, sha256
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -26,8 +27,14 @@ ARRAYS = st.dictionaries(
 def received(content: Content, limit=1 << 30) -> Assembly:
     assembly = Assembly(content.tensors, limit)
     for digest in assembly.missing:
-        assert assembly.take(content.chunk(digest))
+        # As on the way: cut in parts, put together into a frame, taken out of it.
+        chunk = from_device(to_wire(Chunk(content.chunk(digest))))
+        assert assembly.take(sha256(*chunk.parts), chunk.parts)
     return assembly
+
+
+def take(assembly, data):
+    return assembly.take(sha256(data), (memoryview(data),))
 
 
 @given(ARRAYS)
@@ -63,14 +70,14 @@ def test_equal_chunks_travel_once():
 
 def test_a_wrong_chunk_is_not_taken():
     assembly = Assembly(Content({"a": np.arange(10)}).tensors, 1 << 30)
-    assert not assembly.take(b"something else")
+    assert not take(assembly, b"something else")
     assert not assembly.complete
 
 
 def test_a_chunk_of_the_right_hash_and_another_length_is_refused():
     tensors = pb.Tensors(tensors=[pb.Tensor(name="a", dtype="uint8", shape=[5])], chunks=[sha256(b"four")])
     with pytest.raises(LinkError, match="chunk: 4 bytes where 5 belong"):
-        Assembly(tensors, 100).take(b"four")
+        take(Assembly(tensors, 100), b"four")
 
 
 @pytest.mark.parametrize(
@@ -115,3 +122,34 @@ def test_no_bytes_make_the_decoder_do_anything_but_accept_or_refuse(data):
         return
     with contextlib.suppress(LinkError):
         Assembly(tensors, 1 << 16)
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_a_chunks_frame_is_protobufs_own(data, cut):
+    frame = to_wire(Chunk((memoryview(data)[:cut], memoryview(data)[cut:])))
+    assert frame == pb.FromDevice(piece=pb.Piece(data=data)).SerializeToString() or not data
+    for read in (from_device, from_coordinator):
+        assert b"".join(read(frame).parts) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, CHUNK])
+def test_frames_of_every_length_are_taken_apart(size):
+    for message in (pb.FromDevice(piece=pb.Piece(data=bytes(size))), Chunk((memoryview(bytes(size)),))):
+        chunk = from_device(to_wire(message))
+        assert kind_of(chunk) == "piece"
+        assert sum(map(len, chunk.parts)) == size
+
+
+@given(st.binary(max_size=40).map(lambda rest: b"\x22" + rest))
+def test_a_frame_that_begins_like_a_chunk_is_read_as_protobuf_reads_it(frame):
+    try:
+        expected = pb.FromDevice.FromString(frame)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            from_device(frame)
+        return
+    got = from_device(frame)
+    if expected.WhichOneof("body") == "piece":
+        assert b"".join(got.parts) == expected.piece.data
+    else:
+        assert got == expected

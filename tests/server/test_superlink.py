@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
+import shutil
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,9 +23,14 @@ PROJECT = Path(__file__).parents[2] / "deploy" / "superlink"
 PORT = 19391
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(420)
-def test_the_same_weights_as_in_a_simulation(tmp_path):
+DOCUMENT = Path(__file__).parents[2] / "docs" / "superlink.md"
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts programs of the environment, and ends them in the other order."""
+    started = []
     environment = {
         **os.environ,
         "FLWR_HOME": str(tmp_path / "flwr"),
@@ -30,32 +40,71 @@ def test_the_same_weights_as_in_a_simulation(tmp_path):
     (tmp_path / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{PORT}"\ninsecure = true\n'
     )
-    started = []
 
-    def start(name, *options):
-        with (tmp_path / f"{name}-{len(started)}.log").open("wb") as log:
-            command = [BIN / name, "--insecure", *options]
+    def run(*command):
+        with (tmp_path / f"{Path(command[0]).name}-{len(started)}.log").open("wb") as log:
             started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log))
 
-    try:
-        start("flower-superlink", "--host", "127.0.0.1", "--port", str(PORT))
-        time.sleep(6)  # it has no sign of being ready but answering
-        for index in (0, 1):
-            address = ("--superlink", f"127.0.0.1:{PORT}", "--port", str(PORT + 3 + index))
-            start("flower-supernode", *address, "--node-config", f"partition-id={index}")
-        config = f"out='{tmp_path / 'run'}' rounds=1"
-        command = [BIN / "flwr", "run", PROJECT, "here", "--run-config", config]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        until((tmp_path / "run" / "result.json").exists, 300)
-    finally:
-        for process in reversed(started):
-            process.terminate()
-        for process in started:
-            process.wait(30)
-    options = ["--clients", "2", "--rounds", "1", "--out", str(tmp_path / "simulated")]
+    yield run, environment
+    for process in reversed(started):
+        process.terminate()
+    for process in started:
+        process.wait(30)
+
+
+def simulated(folder):
+    options = ["--clients", "2", "--rounds", "1", "--out", str(folder)]
     assert main(["simulate", "digits", *options, "--backend", "torch"]) == 0
-    served, simulated = (
-        json.loads((tmp_path / name / "result.json").read_text()) for name in ("run", "simulated")
+    return json.loads((folder / "result.json").read_text())
+
+
+def served(start, tmp_path, address, *trust):
+    """One round by two nodes at `address`."""
+    run, environment = start
+    for index in (0, 1):
+        where = ("--superlink", address, "--port", str(PORT + 3 + index))
+        run("flower-supernode", *trust, *where, "--node-config", f"partition-id={index}")
+    config = f"out='{tmp_path / 'run'}' rounds=1"
+    command = [BIN / "flwr", "run", PROJECT, "here", "--run-config", config]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    until((tmp_path / "run" / "result.json").exists, 300)
+    return json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_the_same_weights_as_in_a_simulation(start, tmp_path):
+    start[0]("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(PORT))
+    time.sleep(6)  # it has no sign of being ready but answering
+    result = served(start, tmp_path, f"127.0.0.1:{PORT}", "--insecure")
+    assert result["arrays_sha256"] == simulated(tmp_path / "simulated")["arrays_sha256"]
+    assert result["engine"] == "superlink"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+def test_nodes_come_through_the_documents_proxy_and_nobody_else(start, tmp_path):
+    assert main(["fleet", "init", "127.0.0.1", "localhost", "--fleet", str(tmp_path / "fleet")]) == 0
+    server = re.search(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
+    port = PORT + 10
+    server = server.replace("listen 443", f"listen 127.0.0.1:{port}").replace(":9391", f":{PORT}")
+    server = server.replace("/etc/fedloom/", f"{tmp_path}/fleet/")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {tmp_path}/{kind}; " for kind in kinds)
+    user = "user root; " if os.geteuid() == 0 else ""  # its workers write large bodies below tmp_path
+    (tmp_path / "nginx.conf").write_text(
+        f"{user}daemon off; pid {tmp_path}/nginx.pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {places}\n{server}\n}}\n"
     )
-    assert served["arrays_sha256"] == simulated["arrays_sha256"]
-    assert served["engine"] == "superlink"
+    start[0]("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(PORT))
+    start[0](NGINX, "-p", str(tmp_path), "-c", "nginx.conf")
+    time.sleep(6)
+    trust = tmp_path / "fleet" / "ca.pem"
+    context = ssl.create_default_context(cafile=str(trust))
+    for path in ("/v1/control/start-run", "/v1/runtime/", "/"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"https://localhost:{port}{path}", b"", context=context, timeout=10)
+        assert refused.value.code == 403
+    result = served(start, tmp_path, f"localhost:{port}", "--root-certificates", str(trust))
+    assert result["arrays_sha256"] == simulated(tmp_path / "simulated")["arrays_sha256"]

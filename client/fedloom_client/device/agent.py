@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -15,12 +16,12 @@ import grpc.aio
 from fedloom_client.device.conversation import Conversation
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
-from fedloom_client.device.supply import Equip, Supply
+from fedloom_client.device.supply import Supply
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter, board
 from fedloom_client.device.workshop import Worker
+from fedloom_client.frames import FramedLinkStub
 from fedloom_client.wire import CHANNEL_OPTIONS, PROTOCOL
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -28,6 +29,8 @@ from fedloom_protos.v1.link_pb2_grpc import ArtefactsStub, LinkStub
 
 log = logging.getLogger("fedloom.device")
 
+REST_SECONDS = 20.0
+"""Without work for so long a worker lets go of memory."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 _OPTIONS = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 # What waiting cannot mend; an operator can, so the agent keeps asking, but rarely.
@@ -50,7 +53,7 @@ class Agent:
         hello: what the device says of itself; the agent fills in the rest.
         max_temperature_c: work offered while the board is hotter is refused.
         note: is told a line whenever the agent's state changes.
-        equip: takes the artefact that `worker` trains with; None if it needs none.
+        supply: readies `worker` for a run; None if it needs nothing.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Agent:
         hello: pb.Hello,
         max_temperature_c: float = 85.0,
         note: Callable[[str], None] = log.info,
-        equip: Equip | None = None,
+        supply: Supply | None = None,
     ) -> None:
         self._home = home
         self._address = address
@@ -70,9 +73,8 @@ class Agent:
         self._hello = hello
         self._note = note
         self._spool = Spool(home / "spool")
-        self._supply = Supply(home, equip)
-        memory = Memory(home / "memory")
-        self._desk = Desk(worker, self._spool, memory, max_temperature_c, supplied=not self._supply.needed)
+        self._supply, self._worker = supply, worker
+        self._desk = Desk(worker, self._spool, max_temperature_c, supplied=supply is None)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0
@@ -81,23 +83,35 @@ class Agent:
     async def run(self) -> None:
         """Stay connected until `stop` is called."""
         notify("READY=1")
+        resting = asyncio.create_task(self._rest())
         while not self._stopping.is_set():
             wait = await self._connect()
             if wait > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
             notify("WATCHDOG=1")
+        resting.cancel()
+        await asyncio.to_thread(self._spool.persist_all)
 
     def stop(self) -> None:
         """Say goodbye and end `run`; a result that waits stays in the spool."""
         self._stopping.set()
         self._desk.stop()
 
+    async def _rest(self) -> None:
+        rested: float | None = None
+        while True:
+            await asyncio.sleep(REST_SECONDS / 4)
+            since = self._desk.idle_since
+            if since is not None and since != rested and time.monotonic() - since > REST_SECONDS:
+                rested = since
+                await asyncio.to_thread(self._worker.rest)
+
     async def _connect(self) -> float:
         """One connection from its beginning to its end; returns how long to wait before the next."""
         credentials = self._identity.credentials
         async with grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS) as channel:
-            stub = LinkStub(channel)
+            stub = FramedLinkStub(channel)
             try:
                 if self._identity.wants_renewal:
                     await self._renew(stub)
@@ -127,10 +141,11 @@ class Agent:
     def _welcomed(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
         self._failures = 0
         self._note(f"connected to {self._address}, run {welcome.run}")
-        self._supplying = asyncio.create_task(self._supplied(stub, welcome))
+        if self._supply is not None:
+            self._supplying = asyncio.create_task(self._supplied(self._supply, stub, welcome))
 
-    async def _supplied(self, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
-        lacks = await self._supply.settle(welcome, stub)
+    async def _supplied(self, supply: Supply, stub: ArtefactsStub, welcome: pb.Welcome) -> None:
+        lacks = await supply.settle(welcome, stub)
         if lacks:
             self._note(lacks)
         self._desk.supply(lacks)

@@ -13,7 +13,9 @@ from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
+    from fedloom_client.finetune.tune import Backbone
     from fedloom_client.onnx_trainer import OnnxTrainer
+    from fedloom_edge.artefact.manifest import Manifest
     from fedloom_edge.artefact.storage import Artefact
 
 _FEATURE_BYTES = 512 << 20
@@ -34,14 +36,22 @@ class ArtefactTrainer:
         self._path: Path | None = None
         self._artefact: Artefact | None = None
         self._trainer: OnnxTrainer | None = None
-        self._frozen: Arrays = {}
+        self._frozen: Arrays | None = None
+        self._backbone: Backbone | None = None
         self._features: deque[tuple[Samples, Samples]] = deque(maxlen=2)
 
     def equip(self, path: Path) -> None:
         """Train with this artefact from now on; it is checked when the first work needs it."""
         if path != self._path:
-            self._path, self._artefact, self._trainer, self._frozen = path, None, None, {}
+            self._path, self._artefact, self._backbone = path, None, None
             self._features.clear()
+            self.rest()
+
+    def rest(self) -> None:
+        """Let go of sessions; they are made anew of the artefact, which stays checked."""
+        self._trainer = self._frozen = None
+        if self._backbone is not None:
+            self._backbone.close()
 
     @property
     def statistics(self) -> frozenset[str]:
@@ -64,22 +74,46 @@ class ArtefactTrainer:
         self._check_frozen(arrays)
         return trainer.evaluate(arrays, self._taken(samples))
 
+    def models(self, arrays: Arrays) -> "tuple[Manifest, dict[str, bytes]]":
+        """The artefact's manifest, and its inference models with some arrays in them, by file name.
+
+        Raises:
+            TrainingError: there is no artefact.
+            RunError: the arrays do not fit.
+        """
+        from fedloom_client.finetune.tune import with_arrays
+        from fedloom_edge.artefact.check import initial_arrays
+
+        artefact = self._opened
+        inside = {name: arrays[name] for name in initial_arrays(artefact)}
+        return artefact.manifest, with_arrays(artefact, inside)
+
     @property
     def _ready(self) -> "OnnxTrainer":
         if self._trainer is None:
-            if self._path is None:
-                raise TrainingError("the artefact to train with is not here")
-            self._trainer = self._load(self._path)
+            self._trainer = self._made(self._opened)
         return self._trainer
 
-    def _load(self, path: Path) -> "OnnxTrainer":
-        """Check the artefact before anything of it is run.
+    @property
+    def _opened(self) -> "Artefact":
+        if self._artefact is None:
+            if self._path is None:
+                raise TrainingError("the artefact to train with is not here")
+            self._artefact = self._checked(self._path)
+        return self._artefact
+
+    def _made(self, artefact: "Artefact") -> "OnnxTrainer":
+        from fedloom_client.finetune.graphs import ArtefactGraphs
+        from fedloom_client.onnx_trainer import OnnxTrainer
+
+        return OnnxTrainer(ArtefactGraphs(artefact), self._task.loss, self._task.metrics)
+
+    def _checked(self, path: Path) -> "Artefact":
+        """The artefact, checked before anything of it is run.
 
         Raises:
             DataError: it is not safe, not whole, or of another task.
         """
-        from fedloom_client.finetune.graphs import ArtefactGraphs
-        from fedloom_client.onnx_trainer import OnnxTrainer
         from fedloom_edge.artefact.check import check
         from fedloom_edge.artefact.storage import Artefact
 
@@ -91,8 +125,7 @@ class ArtefactTrainer:
                 f"{self._task.name} with {self._task.loss}"
             )
         check(artefact)
-        self._artefact, self._frozen = artefact, _frozen(artefact)
-        return OnnxTrainer(ArtefactGraphs(artefact), self._task.loss, self._task.metrics)
+        return artefact
 
     def _check_frozen(self, arrays: Arrays) -> None:
         """Features are of the backbone in the artefact, so the backbone that comes must be that one.
@@ -100,6 +133,8 @@ class ArtefactTrainer:
         Raises:
             TrainingError: it is another, for example because a strategy adds noise to everything.
         """
+        if self._frozen is None:
+            self._frozen = {} if self._artefact is None else _frozen(self._artefact)
         for name, kept in self._frozen.items():
             if name in arrays and not np.allclose(arrays[name], kept, rtol=1e-3, atol=1e-5):
                 raise TrainingError(
@@ -115,10 +150,10 @@ class ArtefactTrainer:
             if known is samples:
                 return features
         from fedloom_client.finetune.features import Features
-        from fedloom_client.finetune.tune import backbone_features
+        from fedloom_client.finetune.tune import Backbone
 
-        _, compute = backbone_features(artefact)
-        made = Features(samples, compute, self._folder, _FEATURE_BYTES)
+        self._backbone = self._backbone or Backbone(artefact)
+        made = Features(samples, self._backbone, self._folder, _FEATURE_BYTES)
         self._features.append((samples, made))  # the two parts of the shard at hand
         return made
 

@@ -5,24 +5,20 @@ is made on it and never leaves it; its folder (--home) holds identity, settings 
 """
 
 import argparse
-import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from fedloom_edge.errors import InputError
+from fedloom_edge.errors import DataError, InputError
 
 _TRAINERS = ("auto", "torch", "onnx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `join`, `run` and `status`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status")
+    """Declare `join`, `run`, `status` and `predict`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status|predict")
     join = actions.add_parser(
         "join", help="enrol with an invitation", description="Enrol with an invitation."
     )
@@ -36,7 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser(
         "status", help="what this device is doing", description="What this device is doing."
     )
-    for action in (join, run, status):
+    predict = actions.add_parser(
+        "predict",
+        help="answer with the newest model",
+        description="Answer with the newest model that is no worse on this device than the one before.",
+    )
+    predict.add_argument(
+        "source",
+        type=Path,
+        nargs="?",
+        default=Path("-"),
+        metavar="INPUT",
+        help=".npz (x), .csv of numbers or texts, or an image; default: standard input, line by line",
+    )
+    for action in (join, run, status, predict):
         action.add_argument(
             "--home", type=Path, metavar="DIR", help="the device's folder; default: ~/.fedloom"
         )
@@ -55,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import default_home
 
     home = arguments.home or default_home()
-    return {"join": _join, "run": _run, "status": _status}[arguments.action](home, arguments)
+    return {"join": _join, "run": _run, "status": _status, "predict": _predict}[arguments.action](
+        home, arguments
+    )
 
 
 def _join(home: Path, arguments: argparse.Namespace) -> int:
@@ -87,7 +98,11 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.agent import Agent
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.identity import Identity
+    from fedloom_client.device.memory import Memory
+    from fedloom_client.device.node_worker import NodeWorker
+    from fedloom_client.device.running import Status, run_until_stopped
     from fedloom_client.device.starting import make_outfit
+    from fedloom_client.device.supply import TrainerSupply
 
     settings = DeviceSettings.load(home).changed(
         coordinator=arguments.coordinator, task=arguments.task, data=arguments.data, trainer=arguments.trainer
@@ -96,66 +111,25 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
         raise InputError("no coordinator is known; join a fleet first, or give --coordinator HOST:PORT")
     identity = Identity.load(home)
     outfit = make_outfit(settings, home)
-    status = _Status(home, settings.coordinator)
+    status = Status(home, settings.coordinator)
     agent = Agent(
         home,
         settings.coordinator,
         identity,
-        outfit.node,
+        NodeWorker(outfit.node, Memory(home / "memory"), outfit.measured),
         outfit.hello,
         settings.max_temperature_c,
         status.note,
-        outfit.equip,
+        TrainerSupply(home, outfit.equip) if outfit.equip else None,
     )
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, agent.stop)
-        guard = (
-            asyncio.create_task(follow(arguments.with_parent, agent.stop)) if arguments.with_parent else None
-        )
-        await agent.run()
-        if guard is not None:
-            guard.cancel()
-
-    asyncio.run(main())
-    status.note("stopped")
-    # A training step cannot be interrupted: do not wait for its thread.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-async def follow(parent: int, stop: Callable[[], None]) -> None:
-    """Call `stop` once `parent` is no longer this process's parent.
-
-    It is given by number: it may have ended while this process was still importing.
-    """
-    while os.getppid() == parent:
-        await asyncio.sleep(0.5)
-    stop()
-
-
-class _Status:
-    """Keeps the agent's last line where `fedloom device status` finds it."""
-
-    def __init__(self, home: Path, coordinator: str) -> None:
-        self._path = home / "status.json"
-        self._facts = {"pid": os.getpid(), "coordinator": coordinator}
-
-    def note(self, line: str) -> None:
-        """Log a line and keep it."""
-        logging.getLogger("fedloom.device").info("%s", line)
-        try:
-            self._path.write_text(json.dumps({**self._facts, "time": time.time(), "state": line}))
-        except OSError as error:  # a full disk is no reason to stop
-            logging.getLogger("fedloom.device").warning("%s: %s", self._path, error.strerror)
+    return run_until_stopped(agent, status, arguments.with_parent)
 
 
 def _status(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.identity import Identity
+    from fedloom_client.device.served import FILE
 
     settings, identity = DeviceSettings.load(home), Identity.load(home)
     waiting = len(list((home / "spool").glob("*.result")))
@@ -165,10 +139,27 @@ def _status(home: Path, arguments: argparse.Namespace) -> int:
         f"task         {settings.task}",
         f"certificate  renewed after {identity.renew_after:%Y-%m-%d}",
         f"unsent       {waiting} result{'' if waiting == 1 else 's'}",
+        f"serves       {_serves_line(home / FILE)}",
         f"agent        {_agent_line(home / 'status.json')}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _predict(home: Path, arguments: argparse.Namespace) -> int:
+    from fedloom_client.device.predicting import predict_all
+
+    predict_all(home, arguments.source, sys.stdout, sys.stderr)
+    return 0
+
+
+def _serves_line(path: Path) -> str:
+    from fedloom_client.device.served import Served
+
+    try:
+        return str(Served.read(path).facts)
+    except (FileNotFoundError, DataError):
+        return "no model yet"
 
 
 def _agent_line(path: Path) -> str:

@@ -9,12 +9,11 @@ from typing import Any
 from fedloom_client.device.desk import Desk
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter
-from fedloom_client.wire import kind_of
+from fedloom_client.frames import Chunk, FramedLinkStub, kind_of
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_protos.v1.link_pb2_grpc import LinkStub
 
-Lazy = Callable[[], pb.FromDevice]
+Lazy = Callable[[], Chunk]
 
 
 class Outbox:
@@ -35,7 +34,7 @@ class Outbox:
         self._pieces.extend(pieces)
         self._something.set()
 
-    async def get(self) -> pb.FromDevice:
+    async def get(self) -> pb.FromDevice | Chunk:
         """The next to send."""
         while not self._messages and not self._pieces:
             self._something.clear()
@@ -46,7 +45,7 @@ class Outbox:
 class Conversation:
     """Reads and writes one stream; what is said is the desk's business."""
 
-    def __init__(self, stub: LinkStub, desk: Desk, hello: pb.Hello, meter: Meter) -> None:
+    def __init__(self, stub: FramedLinkStub, desk: Desk, hello: pb.Hello, meter: Meter) -> None:
         self._stub = stub
         self._desk = desk
         self._hello = hello
@@ -96,7 +95,7 @@ class Conversation:
                     case "work":
                         self._desk.offer(message.work)
                     case "piece":
-                        self._desk.take(message.piece)
+                        self._desk.take(message)
                     case "wants":
                         self._outbox.put_pieces(self._desk.give(message.wants))
                     case "acknowledgement":

@@ -4,11 +4,11 @@ import math
 import time
 from collections.abc import Callable
 
-from fedloom_client.device.memory import Memory
 from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
-from fedloom_client.wire import Assembly, check_hashes
+from fedloom_client.frames import Chunk
+from fedloom_client.wire import Assembly, check_hashes, sha256
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -33,13 +33,12 @@ class Desk:
         self,
         worker: Worker,
         spool: Spool,
-        memory: Memory,
         max_temperature_c: float,
         *,
         supplied: bool = True,
     ) -> None:
         self._spool = spool
-        self._workshop = Workshop(worker, spool, memory, self._progressed, self._done)
+        self._workshop = Workshop(worker, spool, self._progressed, self._done)
         self._limit = max_temperature_c
         self._send: Send | None = None
         self._call_soon: Callable[..., object] = lambda *_: None
@@ -50,11 +49,17 @@ class Desk:
         self._supplied = supplied
         self._lacks = ""
         self._until = math.inf
+        self._last: float | None = None
 
     @property
     def work(self) -> str:
         """Id of the work at hand; empty when idle."""
         return self._work.id if self._work else ""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last work was done, by the monotonic clock; None in a work or before the first."""
+        return None if self._work else self._last
 
     def attach(self, send: Send | None, call_soon: Callable[..., object]) -> None:
         """Use another connection from now on, or none; `call_soon` runs a function in its thread."""
@@ -95,23 +100,24 @@ class Desk:
         else:
             self._start_when_complete()
 
-    def take(self, piece: pb.Piece) -> None:
+    def take(self, chunk: Chunk) -> None:
         """Put a chunk where it belongs; begin to work when nothing is missing."""
         if not self._downloading:
             return  # of a work that was given up
-        if not any([self._held[role].take(piece.data) for role in _ROLES]):  # noqa: C419 (both may want it)
+        digest = sha256(*chunk.parts)
+        if not any([self._held[role].take(digest, chunk.parts) for role in _ROLES]):  # noqa: C419 (both may)
             raise LinkError("chunk: it was not asked for, or is not what its hash says")
         self._start_when_complete()
 
-    def give(self, wants: pb.Wants) -> list[Callable[[], pb.FromDevice]]:
+    def give(self, wants: pb.Wants) -> list[Callable[[], Chunk]]:
         """Pieces of results that the coordinator asks for, each made when it is sent."""
         results = [self._spool[work] for work in self._spool.works]
 
-        def piece(digest: bytes) -> Callable[[], pb.FromDevice]:
+        def piece(digest: bytes) -> Callable[[], Chunk]:
             source = next((result for result in results if digest in result), None)
             if source is None:
                 raise LinkError(f"wants: no result has the chunk {digest.hex()[:16]}")
-            return lambda: pb.FromDevice(piece=pb.Piece(data=source.chunk(digest)))
+            return lambda: Chunk(source.chunk(digest))
 
         return [piece(digest) for digest in check_hashes(wants.chunks)]
 
@@ -186,7 +192,7 @@ class Desk:
         self._call_soon(self._finish, work, reason)
 
     def _finish(self, work: str, reason: str) -> None:
-        self._work = None
+        self._work, self._last = None, time.monotonic()
         if work in self._spool:
             self._post(result=self._spool[work].result)
         elif reason:

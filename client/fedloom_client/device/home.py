@@ -37,6 +37,7 @@ class DeviceSettings:
         data: folder that the task reads, or empty.
         trainer: torch, onnx or auto.
         max_temperature_c: work that is offered while the board is hotter is refused.
+        serve: whether the newest model is kept for `fedloom device predict`.
         shard: see `ShardOf`; None for the device's own data.
     """
 
@@ -45,6 +46,7 @@ class DeviceSettings:
     data: str = ""
     trainer: TrainerName = "auto"
     max_temperature_c: float = 85.0
+    serve: bool = True
     shard: ShardOf | None = None
 
     @classmethod
@@ -91,6 +93,7 @@ def default_home() -> Path:
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "max_temperature_c": (int, float),
+    "serve": bool,
     "clients": int,
     "seed": int,
     "index": int,

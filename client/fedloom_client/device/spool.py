@@ -6,12 +6,14 @@ interrupted work can be had again, while the hours of training in a result canno
 
 import logging
 import mmap
+import threading
 from pathlib import Path
 from shutil import disk_usage
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from fedloom_client.frames import Parts
 from fedloom_client.wire import Assembly, Content
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import LinkError
@@ -20,6 +22,8 @@ from fedloom_protos.v1 import link_pb2 as pb
 
 log = logging.getLogger("fedloom.device")
 
+PATIENCE = 1.0
+"""Seconds that a result waits for its acknowledgement before it is written."""
 _HEAD = 8
 _SPARE = 1 << 20
 _MOST = 64
@@ -30,13 +34,14 @@ class StoredResult:
 
     def __init__(self, result: pb.Result, source: Content | Assembly) -> None:
         self.result = result
+        self.forgotten = threading.Event()
         self._source = source
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._source
 
-    def chunk(self, digest: bytes) -> bytes:
-        """The chunk with this hash.
+    def chunk(self, digest: bytes) -> Parts:
+        """Where the chunk with this hash is.
 
         Raises:
             LinkError: the result has no such chunk.
@@ -84,13 +89,22 @@ class Spool:
         self._results[result.work] = StoredResult(result, content)
 
     def persist(self, work: str) -> None:
-        """Put a result on disk, fsynced, and let go of its memory; not if it is acknowledged already.
+        """Put a result on disk, fsynced, and let go of its memory; not if it is acknowledged within a second.
 
         A kill before this is done costs the work, which is offered again, and no more.
         """
         stored = self._results.get(work)
-        if stored is None:
-            return
+        # A flash card is not worn, nor the sending slowed down, for what is gone when it is written.
+        if stored is not None and not stored.forgotten.wait(PATIENCE):
+            self._write(work, stored)
+
+    def persist_all(self) -> None:
+        """Put every result on disk that is not there yet."""
+        for work, stored in list(self._results.items()):
+            if not (self._folder / f"{work}.result").exists():
+                self._write(work, stored)
+
+    def _write(self, work: str, stored: StoredResult) -> None:
         path = self._folder / f"{work}.result"
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
@@ -98,7 +112,7 @@ class Spool:
                 file.write(len(head).to_bytes(_HEAD, "little"))
                 file.write(head)
                 for digest in stored.result.arrays.chunks:
-                    file.write(stored.chunk(digest))
+                    file.writelines(stored.chunk(digest))
             kept = _read(path, trusted=True)
         except OSError as error:
             if work in self._results:  # else it was acknowledged and removed meanwhile
@@ -111,7 +125,8 @@ class Spool:
 
     def forget(self, work: str) -> None:
         """The coordinator has the result, or wants none."""
-        self._results.pop(work, None)
+        if (stored := self._results.pop(work, None)) is not None:
+            stored.forgotten.set()
         (self._folder / f"{work}.result").unlink(missing_ok=True)
 
 

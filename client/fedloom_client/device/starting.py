@@ -10,7 +10,9 @@ from pathlib import Path
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.growing import GrowingNode
 from fedloom_client.device.home import DeviceSettings
+from fedloom_client.device.node_worker import Measured
 from fedloom_client.device.reading import load_task_light, read_shard, shard_of
+from fedloom_client.device.shelf import Shelf
 from fedloom_client.loading import BUILT_IN, load_task
 from fedloom_client.node import Node
 from fedloom_client.samples import Shard
@@ -28,11 +30,13 @@ class Outfit:
         node: does the work.
         hello: what the device says of itself.
         equip: takes the artefact that the node trains with; None if it needs none.
+        measured: takes the model of every evaluation, to serve it; None if none is served.
     """
 
     node: Node
     hello: pb.Hello
     equip: Callable[[Path], None] | None
+    measured: Measured | None = None
 
 
 def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
@@ -49,7 +53,7 @@ def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
         task = load_task(settings.task)
         read = shard_of
         trainer: Trainer = make_torch_trainer(task)
-        equip = None
+        equip = given = None
     else:
         task = load_task_light(settings.task)
         read = read_shard
@@ -63,7 +67,8 @@ def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
         examples=len(node.raw.train),
         validation=len(node.raw.validation),
     )
-    return Outfit(node, hello, equip)
+    measured = Shelf(home, node, given).offer if settings.serve and given is not None else None
+    return Outfit(node, hello, equip, measured)
 
 
 def _node(settings: DeviceSettings, task: Task, trainer: Trainer, read: Callable[[], Shard]) -> Node:

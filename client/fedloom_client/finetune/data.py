@@ -1,6 +1,5 @@
 """A device's own data, read for an artefact: what its model takes, in its preprocessing and classes."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -49,27 +48,11 @@ def _read(path: Path, manifest: Manifest, target: str) -> Read:
         return sources.image_folder(path, size=(height, width), gray=channels == 1)
     match path.suffix:
         case ".npz":
-            return _npz(path)
+            return sources.npz(path)
         case ".csv":
             texts = manifest.preprocess["kind"] in ("vocabulary", "wordpieces")
             return sources.csv(path, target, texts=texts)
     raise DataError(f"{path} is no data that can be read; give a .npz, a .csv or a folder of images by class")
-
-
-def _npz(path: Path) -> ArraySamples:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return ArraySamples(file["x"], file["y"])
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name a file with --data") from None
-    except KeyError as error:
-        raise DataError(
-            f"{path} has no array {error}; save it with np.savez(path, x=inputs, y=targets)"
-        ) from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(
-            f"{path} cannot be read as npz ({error}); save it with np.savez, no objects"
-        ) from error
 
 
 def _with_classes(samples: Read, manifest: Manifest, path: Path) -> tuple[Read, tuple[str, ...]]:

@@ -104,23 +104,33 @@ def write_tuned(
     installed can it be made anew (`fedloom edge quantize`).
     """
     manifest = artefact.manifest
-    trained = {name: arrays[name] for name in arrays}
-    files = {name: artefact.read(name) for name in manifest.files}
-    serve = manifest.serve
-    files[INFER] = patch(files[INFER], trained)
-    if INT8 in files and manifest.kind == "head":
-        files[INT8] = patch(files[INT8], trained)
-        serve = backbone(manifest)
-    elif manifest.kind == "quantised":
-        files[INT8] = round_into(files[INT8], arrays, manifest.rounded)
-        serve = backbone(manifest)
-    elif INT8 in files:
-        del files[INT8]
-        serve = INFER
+    models = with_arrays(artefact, arrays)
+    kept = {name: artefact.read(name) for name in manifest.files if name not in (INFER, INT8)}
+    serve = backbone(manifest) if INT8 in models else INFER
+    files = {**kept, **models}
     files[ARRAYS] = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     history = [*manifest.provenance.get("finetuned", []), facts | {"arrays_sha256": arrays_sha256(arrays)}]
     provenance = {**manifest.provenance, "finetuned": history}
     return write_artefact(out, replace(manifest, classes=classes, serve=serve, provenance=provenance), files)
+
+
+def with_arrays(artefact: Artefact, arrays: Arrays) -> dict[str, bytes]:
+    """The inference models with trained arrays in them: float, and int8 where its rounding can follow.
+
+    Args:
+        artefact: checked.
+        arrays: those of its arrays.safetensors, by name.
+
+    Raises:
+        RunError: an array does not fit.
+    """
+    manifest = artefact.manifest
+    models = {INFER: patch(artefact.read(INFER), arrays)}
+    if INT8 in manifest.files and manifest.kind == "head":
+        models[INT8] = patch(artefact.read(INT8), arrays)
+    elif manifest.kind == "quantised":
+        models[INT8] = round_into(artefact.read(INT8), arrays, manifest.rounded)
+    return models
 
 
 def served_metric(artefact: Artefact, samples: Samples) -> float:
@@ -132,22 +142,38 @@ def served_metric(artefact: Artefact, samples: Samples) -> float:
     return standard_metric(artefact.manifest.loss, outputs, y)
 
 
-def backbone_features(artefact: Artefact) -> tuple[str, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """The file whose features a head is trained on, and inputs (B, ...) -> its features (B, ...)."""
-    file = backbone(artefact.manifest)
-    session = open_session(artefact.read(file))
-    dtype = artefact.manifest.input.dtype
+class Backbone:
+    """Inputs (B, ...) -> features (B, ...), by the model that a head is trained for.
 
-    def compute(x: NDArray[Any]) -> NDArray[Any]:
-        features: NDArray[Any] = session.run([FEATURES], {"input": np.ascontiguousarray(x, dtype)})[0]
+    Its session is opened when it is needed.
+
+    Args:
+        artefact: checked.
+
+    Attributes:
+        file: the model's.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.file = backbone(artefact.manifest)
+        self._artefact = artefact
+        self._session: Any = None
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Features (B, ...) of ready inputs (B, ...)."""
+        session = self._session = self._session or open_session(self._artefact.read(self.file))
+        inputs = {"input": np.ascontiguousarray(x, self._artefact.manifest.input.dtype)}
+        features: NDArray[Any] = session.run([FEATURES], inputs)[0]
         return features
 
-    return file, compute
+    def close(self) -> None:
+        """Let go of the session."""
+        self._session = None
 
 
 def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str], None]) -> Shard:
     """The shard with the features of the model that the head will be served on."""
-    file, compute = backbone_features(artefact)
+    compute = Backbone(artefact)
     parts, room = [], cache.limit
     for name, samples in (("training", shard.train), ("validation", shard.validation)):
         if not len(samples):
@@ -155,7 +181,7 @@ def _featured(artefact: Artefact, shard: Shard, cache: Cache, say: Callable[[str
             continue
         features = Features(samples, compute, cache.folder, room)
         room -= features.bytes
-        say(f"features of {len(samples)} {name} samples by {file}: {features.cached} kept")
+        say(f"features of {len(samples)} {name} samples by {compute.file}: {features.cached} kept")
         parts.append(features)
     return Shard(*parts)
 

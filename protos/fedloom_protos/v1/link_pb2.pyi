@@ -123,7 +123,7 @@ class FetchRequest(_message.Message):
     def __init__(self, sha256: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Work(_message.Message):
-    __slots__ = ("id", "kind", "round", "arrays", "constants", "settings", "seed", "proximal_mu", "seconds")
+    __slots__ = ("id", "kind", "round", "arrays", "constants", "settings", "seed", "proximal_mu", "seconds", "behind")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class Work(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROXIMAL_MU_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: Kind
     round: int
@@ -142,7 +143,16 @@ class Work(_message.Message):
     seed: int
     proximal_mu: float
     seconds: float
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., round: _Optional[int] = ..., arrays: _Optional[_Union[Tensors, _Mapping]] = ..., constants: _Optional[_Union[Tensors, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., seed: _Optional[int] = ..., proximal_mu: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    behind: Behind
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., round: _Optional[int] = ..., arrays: _Optional[_Union[Tensors, _Mapping]] = ..., constants: _Optional[_Union[Tensors, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., seed: _Optional[int] = ..., proximal_mu: _Optional[float] = ..., seconds: _Optional[float] = ..., behind: _Optional[_Union[Behind, _Mapping]] = ...) -> None: ...
+
+class Behind(_message.Message):
+    __slots__ = ("seed", "first")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    first: int
+    def __init__(self, seed: _Optional[int] = ..., first: _Optional[int] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ("name", "number", "whole", "text")

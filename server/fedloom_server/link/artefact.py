@@ -1,5 +1,6 @@
 """The artefact of a served run: what devices without torch train with, exported once when the run begins."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from fedloom_client.samples import Data
 from fedloom_client.seeds import derive_seed
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import arrays_sha256
-from fedloom_edge.artefact.manifest import ARRAYS, INFER, Manifest, Tensor
+from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, write_artefact
-from fedloom_edge.errors import FedloomError
-from fedloom_server.edge_export import Source, packed, parity, ready_samples
+from fedloom_edge.errors import FedloomError, InputError
+from fedloom_server.edge_export import Source, int8_of, packed, parity, ready_samples
 from fedloom_server.federation import Plan
 from fedloom_server.results import versions
 
@@ -81,5 +82,9 @@ def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
         versions=versions(),
         provenance={"task": task.name, "seed": plan.seed, "arrays_sha256": arrays_sha256(arrays)},
     )
+    files = dict(graphs.files)
+    if graphs.kind == "head":  # the backbone stays, so its int8 form holds for every round
+        with suppress(InputError):
+            files[INT8] = int8_of(source, graphs, plan.seed)
     kept = {name: array for name, array in arrays.items() if name in graphs.arrays}
-    write_artefact(path, manifest, {**graphs.files, ARRAYS: packed(kept)})
+    write_artefact(path, manifest, {**files, ARRAYS: packed(kept)})

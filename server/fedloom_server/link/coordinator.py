@@ -18,6 +18,7 @@ import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fedloom_client.frames import from_device, to_wire
 from fedloom_client.wire import CHANNEL_OPTIONS
 from fedloom_edge.errors import InputError, LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -25,7 +26,6 @@ from fedloom_protos.v1.link_pb2_grpc import (
     LinkServicer,
     add_ArtefactsServicer_to_server,
     add_EnrolServicer_to_server,
-    add_LinkServicer_to_server,
 )
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.depot import Depot
@@ -119,6 +119,10 @@ class Coordinator(LinkServicer):
         self._clients = {device: client for client, device in enumerate(devices)}
         for device, client in self._clients.items():
             self._devices.member(device, client)
+
+    def note(self, kind: str, device: str, reason: str) -> None:
+        """Keep an event about a device."""
+        self._devices.event(kind, device, reason)
 
     def silent_for(self, device: str) -> float:
         """Seconds since the last sign of a device."""
@@ -242,13 +246,25 @@ class Coordinator(LinkServicer):
         pair = self._fleet.coordinator
         mutual = grpc.ssl_server_credentials([pair], self._fleet.authority.pem, require_client_auth=True)
         server = grpc.aio.server(options=_OPTIONS)
-        add_LinkServicer_to_server(self, server)
+        server.add_generic_rpc_handlers((self._handlers(),))
         add_ArtefactsServicer_to_server(self._depot, server)
         self.link_port = await self._serve(server, "--listen", listen, mutual)
         door = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=16)
         add_EnrolServicer_to_server(Enrolment(self._fleet, self.link_port), door)
         self.enrol_port = await self._serve(door, "--enrol", enrol, grpc.ssl_server_credentials([pair]))
         self._watch = asyncio.create_task(self._watch_revocations())
+
+    def _handlers(self) -> Any:
+        """The link's methods, its stream with frames of our own making (see `frames`)."""
+        connect: Any = grpc.stream_stream_rpc_method_handler(
+            self.Connect, request_deserializer=from_device, response_serializer=to_wire
+        )
+        renew: Any = grpc.unary_unary_rpc_method_handler(
+            self.Renew,
+            request_deserializer=pb.RenewRequest.FromString,
+            response_serializer=pb.Certificate.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler("fedloom.v1.Link", {"Connect": connect, "Renew": renew})
 
     async def _serve(self, server: grpc.aio.Server, option: str, address: str, credentials: Any) -> int:
         try:

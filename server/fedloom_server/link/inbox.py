@@ -5,21 +5,32 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from fedloom_client.wire import Assembly, check_tensors
+from fedloom_client.wire import CHUNK, Assembly, sha256
 from fedloom_edge.errors import LinkError
-from fedloom_edge.files import write_atomic
 from fedloom_protos.v1 import link_pb2 as pb
 
 
 class _FileAssembly(Assembly):
     """Arrays that are received into a file. Written, not mapped: a fault a page is slower than a copy."""
 
-    def __init__(self, tensors: pb.Tensors, limit: int, path: Path, size: int) -> None:
+    def __init__(self, tensors: pb.Tensors, limit: int, path: Path) -> None:
         super().__init__(tensors, limit, np.zeros(0, np.uint8))
-        self._file = path.open("wb", buffering=0)
-        self._file.truncate(size)
+        begun = path.exists() and path.stat().st_size == self.bytes
+        self._file = path.open("r+b" if begun else "w+b", buffering=0)
+        self._file.truncate(self.bytes)
+        if begun:
+            self._find_held()
 
-    def _write(self, start: int, data: bytes) -> None:
+    def _find_held(self) -> None:
+        """Chunks that came before the connection broke, or the coordinator was killed."""
+        lacking: set[bytes] = set()
+        for index, digest in enumerate(self.tensors.chunks):
+            self._file.seek(index * CHUNK)
+            if sha256(self._file.read(CHUNK)) != digest:
+                lacking.add(digest)
+        self._missing = {digest: None for digest in self._missing if digest in lacking}
+
+    def _write(self, start: int, data: memoryview) -> None:
         self._file.seek(start)
         self._file.write(data)
 
@@ -32,13 +43,12 @@ class Inbox:
         self._folder = folder
 
     def receive(self, result: pb.Result, limit: int) -> Assembly:
-        """Room for a result's arrays.
+        """Room for a result's arrays, with what was received of them before.
 
         Raises:
             LinkError: the description breaks a rule or asks for more than `limit` bytes.
         """
-        size = check_tensors(result.arrays, limit)
-        return _FileAssembly(result.arrays, limit, self.content(result.work), size)
+        return _FileAssembly(result.arrays, limit, self.content(result.work))
 
     def keep(self, result: pb.Result) -> None:
         """The result is complete.
@@ -46,7 +56,9 @@ class Inbox:
         Not fsynced: after a power cut its hashes tell whether it is whole, and if not the device still
         has it or does the work again.
         """
-        write_atomic(self._folder / f"{result.work}.result", result.SerializeToString())
+        partial = self._folder / f"{result.work}.partial"
+        partial.write_bytes(result.SerializeToString())
+        partial.replace(self._folder / f"{result.work}.result")
 
     def content(self, work: str) -> Path:
         """The file with a result's arrays."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fedloom_client.frames import Parts
 from fedloom_client.wire import Content
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.messages import DOWNLOAD, UPLOAD
@@ -52,8 +53,8 @@ class Job:
             UPLOAD: time.monotonic() - self.returned,
         }
 
-    def chunk(self, digest: bytes) -> bytes:
-        """A chunk that the device asks for.
+    def chunk(self, digest: bytes) -> Parts:
+        """Where a chunk is that the device asks for.
 
         Raises:
             LinkError: it was not offered.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,13 +14,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedloom_client.device.home import DeviceSettings, ShardOf, TrainerName
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_edge.errors import RunError
 from fedloom_server.fleet.fleet import Fleet
 
 log = logging.getLogger("fedloom.link")
 
 _POLL = 0.2
-_RESTART = 1.0
 _PATIENCE = 10.0
+_EARLY = 20.0
+"""An agent that ends by itself within so many seconds has not come up."""
+_TRIES = 4
 
 
 @dataclass
@@ -27,15 +31,21 @@ class _Agent:
     home: Path
     process: "subprocess.Popen[bytes]"
     started: float
+    failures: int = 0
+    again: float = 0.0
 
 
 class LocalAgents:
-    """Starts agents, starts one again that ends by itself, and stops them all."""
+    """Starts agents, starts one again that ends by itself, and stops them all.
+
+    One that does not come up is tried again after 1, 2 and 4 seconds, and then no more.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._agents: list[_Agent] = []
         self._stopping = threading.Event()
+        self._failure = ""
         self._watch = threading.Thread(target=self._keep_alive, daemon=True)
 
     def start(
@@ -83,13 +93,38 @@ class LocalAgents:
                 agent.process.kill()
                 agent.process.wait()
 
+    def check(self) -> None:
+        """Go on only if every agent can be started.
+
+        Raises:
+            RunError: one cannot, with the last that it said.
+        """
+        if self._failure:
+            raise RunError(self._failure)
+
     def _keep_alive(self) -> None:
         while not self._stopping.wait(_POLL):
             for agent in self._agents:
-                code = agent.process.poll()
-                if code is not None and time.monotonic() - agent.started > _RESTART:
-                    log.warning("%s ended (%d); starting it again", agent.home.name, code)
-                    agent.process, agent.started = _spawn(agent.home), time.monotonic()
+                if agent.again:
+                    if time.monotonic() >= agent.again:
+                        agent.process, agent.started, agent.again = _spawn(agent.home), time.monotonic(), 0.0
+                elif (code := agent.process.poll()) is not None and not self._failure:
+                    self._ended(agent, code)
+
+    def _ended(self, agent: _Agent, code: int) -> None:
+        killed = code in (-signal.SIGKILL, -signal.SIGTERM)  # by somebody, and no fault of its own
+        early = time.monotonic() - agent.started < _EARLY and not killed
+        agent.failures = agent.failures + 1 if early else 0
+        if agent.failures == _TRIES:
+            path = agent.home / "agent.log"
+            last = path.read_text(errors="replace").strip().rpartition("\n")[2]
+            self._failure = (
+                f"{agent.home.name} does not come up, ended {_TRIES} times ({code}): {last}; see {path}"
+            )
+            log.error("%s", self._failure)
+            return
+        log.warning("%s ended (%d); starting it again", agent.home.name, code)
+        agent.again = time.monotonic() + (2.0 ** (agent.failures - 1) if early else 0.0)
 
 
 def _spawn(home: Path) -> "subprocess.Popen[bytes]":

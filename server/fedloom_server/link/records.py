@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,24 @@ KINDS = {
     MessageType.EVALUATE: pb.KIND_EVALUATE,
 }
 EMPTY = Content({})
+DEVICES = "devices"
+"""A gateway's figure when it is asked what it has: how many devices it speaks for."""
+MOST_DEVICES = 100_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a device stands in a run.
+
+    Attributes:
+        client: index among the coordinator's own clients.
+        first: index of the device, or of a gateway's first, among the run's devices that train.
+        gateway: whether others stand behind it.
+    """
+
+    client: int
+    first: int
+    gateway: bool = False
 
 
 class Contents:
@@ -51,8 +70,8 @@ class Contents:
         return self._made[id(broadcast)][1]
 
 
-def to_work(message: Message, run: str, client: int, arrays: Content, constants: Content) -> pb.Work:
-    """The work that a message asks of the device with shard `client`.
+def to_work(message: Message, run: str, place: Place, arrays: Content, constants: Content) -> pb.Work:
+    """The work that a message asks of the device at `place`.
 
     Its id is made from all that decides the result, so that it is the same when a run goes on after
     a restart of the coordinator.
@@ -67,7 +86,20 @@ def to_work(message: Message, run: str, client: int, arrays: Content, constants:
         proximal_mu=float(config.get("proximal-mu", 0.0)),
     )
     if "seed" in config:
-        work.seed = derive_seed(int(config["seed"]), work.round, client)
+        set_seed(work, int(config["seed"]), place)
+    return identified(work, run, place.client)
+
+
+def set_seed(work: pb.Work, seed: int, place: Place) -> None:
+    """Give a work the seed of the device at `place` in a run with `seed`."""
+    if place.gateway:
+        work.behind.CopyFrom(pb.Behind(seed=seed, first=place.first))
+    else:
+        work.seed = derive_seed(seed, work.round, place.first)
+
+
+def identified(work: pb.Work, run: str, client: int) -> pb.Work:
+    """The work with its id."""
     content = work.SerializeToString(deterministic=True)
     work.id = hashlib.sha256(f"{run}\0{client}\0".encode() + content).hexdigest()
     return work
@@ -86,23 +118,36 @@ def to_reply(
     measured: Mapping[str, float] | None = None,
 ) -> Message:
     """A device's result as the reply that Flower and the guard expect, with what the link `measured`."""
+    config: Mapping[str, Any] = message.content.config_records.get("config", ConfigRecord())
+    number = config.get("server-round")
+    kind = KINDS[message.metadata.message_type]
+    return Message(reply_content(kind, number, result, client, content, measured), reply_to=message)
+
+
+def reply_content(
+    kind: pb.Kind,
+    number: int | None,
+    result: pb.Result,
+    client: int,
+    content: Path | None,
+    measured: Mapping[str, float] | None = None,
+) -> RecordDict:
+    """The records of a reply to a work of this kind in round `number`."""
     metrics: dict[str, Any] = {figure.name: figure.value for figure in result.figures} | dict(measured or {})
     metrics["num-examples"] = result.examples
     records: dict[str, Any] = {}
-    kind = message.metadata.message_type
-    if kind == MessageType.QUERY:
+    if kind == pb.KIND_DESCRIBE:
         metrics["partition-id"] = client
         metrics["validation-examples"] = int(metrics.get("validation-examples", 0))
-    if kind != MessageType.EVALUATE:
-        name = "summary" if kind == MessageType.QUERY else "arrays"
+    if kind != pb.KIND_EVALUATE:
+        name = "summary" if kind == pb.KIND_DESCRIBE else "arrays"
         records[name] = stored_arrays(result.arrays, content)
     records["metrics"] = MetricRecord(metrics)
-    config: Mapping[str, Any] = message.content.config_records.get("config", ConfigRecord())
-    if "server-round" in config:  # which round is answered
-        records["server-round"] = ConfigRecord({"server-round": config["server-round"]})
+    if number is not None:  # which round is answered
+        records["server-round"] = ConfigRecord({"server-round": number})
     if result.warnings:
         records["warnings"] = ConfigRecord({"warnings": list(result.warnings)})
-    return Message(RecordDict(records), reply_to=message)
+    return RecordDict(records)
 
 
 def stored_arrays(tensors: pb.Tensors, content: Path | None) -> ArrayRecord:

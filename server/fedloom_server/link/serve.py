@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom_edge.config import add_config_argument
+from fedloom_server.link.options import add_link_arguments
 
 SECTIONS = ("training", "strategy", "guard", "checkpoints")
 
@@ -18,24 +19,8 @@ SECTIONS = ("training", "strategy", "guard", "checkpoints")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `fedloom serve`."""
     parser.add_argument("task", nargs="?", default="digits", metavar="TASK", help="what is learned")
-    parser.add_argument("--listen", default="0.0.0.0:9092", metavar="HOST:PORT", help="where devices connect")
-    parser.add_argument("--enrol", metavar="HOST:PORT", help="where devices enrol; default: the port after")
-    parser.add_argument("--fleet", type=Path, default=Path("fleet"), metavar="DIR", help="the fleet's folder")
+    add_link_arguments(parser)
     parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of training")
-    parser.add_argument("--min-devices", type=int, default=2, metavar="K", help="how many to wait for")
-    parser.add_argument(
-        "--quorum", type=float, default=0.8, metavar="SHARE", help="of the devices that must answer a round"
-    )
-    parser.add_argument(
-        "--grace", type=float, default=60.0, metavar="SECONDS", help="how long a device may be out of touch"
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="the longest a phase of a round takes",
-    )
     parser.add_argument("--strategy", default="fedavg", metavar="S", help="any Flower strategy in lower case")
     parser.add_argument(
         "--compress",

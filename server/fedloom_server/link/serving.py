@@ -40,6 +40,7 @@ from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
+from fedloom_server.link.options import check_link, enrol_address
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
@@ -79,7 +80,7 @@ class Serving:
         Raises:
             InputError: something that the user gave is wrong; nothing has been written.
         """
-        _check(options)
+        quorum = _check(options)
         settings = parse_settings(options.settings, SECTIONS)
         task = load_task(options.task)
         out = options.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -118,7 +119,7 @@ class Serving:
             options=options,
             plan=plan,
             data=data,
-            quorum=Quorum(share=options.quorum, grace=options.grace, deadline=options.deadline),
+            quorum=quorum,
             out=out,
             strategy_options=settings["strategy"],
             resume=resume,
@@ -261,7 +262,7 @@ class Serving:
             depot=Depot(artefact, why),
         )
         listen = "127.0.0.1:0" if local else self.options.listen
-        coordinator.start(listen, _enrol(listen, self.options.enrol))
+        coordinator.start(listen, enrol_address(listen, self.options.enrol))
         agents = LocalAgents(self.out / "local")
         finished, reason = False, "the coordinator stops"
         try:
@@ -279,7 +280,7 @@ class Serving:
                     coordinator.link_port,
                     coordinator.enrol_port,
                 )
-            yield LinkGrid(coordinator, self.quorum, run)
+            yield LinkGrid(coordinator, self.quorum, run, agents.check)
             finished, reason = True, "the run is finished"
         finally:
             agents.stop()
@@ -322,24 +323,12 @@ def _enlisted(store: RunStore) -> list[str]:
     ]
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> Quorum:
     if options.rounds < 1:
         raise InputError(f"--rounds {options.rounds}: give at least 1")
-    if options.local < 0 or options.min_devices < 1:
-        raise InputError("--local and --min-devices: give at least 1")
-    if not 0 < options.quorum <= 1:
-        raise InputError(f"--quorum {options.quorum:g}: give a share above 0 and at most 1")
-    if min(options.grace, options.deadline) <= 0:
-        raise InputError("--grace and --deadline: give seconds above 0")
-    for name in ("listen", "enrol"):
-        value = getattr(options, name)
-        if value is not None and not value.rpartition(":")[2].isdecimal():
-            raise InputError(f"--{name} {value}: write HOST:PORT, for example 0.0.0.0:9092")
-
-
-def _enrol(listen: str, given: str | None) -> str:
-    host, _, port = listen.rpartition(":")
-    return given or f"{host}:{int(port) + 1 if int(port) else 0}"
+    if options.local < 0:
+        raise InputError(f"--local {options.local}: give at least 1")
+    return check_link(options)
 
 
 def _absolute(reference: str) -> str:

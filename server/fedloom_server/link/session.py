@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from fedloom_client.frames import Chunk, kind_of
 from fedloom_client.wire import (
     MAX_EXAMPLES,
     PROTOCOL,
@@ -19,7 +20,7 @@ from fedloom_client.wire import (
     check_hashes,
     check_result,
     check_text,
-    kind_of,
+    sha256,
 )
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -66,7 +67,7 @@ class Session:
         self._hub = hub
         self._heartbeat = heartbeat
         self._messages: deque[pb.FromCoordinator] = deque()
-        self._pieces: deque[Callable[[], pb.FromCoordinator]] = deque()
+        self._pieces: deque[Callable[[], Chunk]] = deque()
         self._something = asyncio.Event()
         self._receiving: tuple[pb.Result, Assembly] | None = None
         self._uploading: asyncio.Task[None] | None = None
@@ -140,14 +141,16 @@ class Session:
                 if message is grpc.aio.EOF:
                     return
                 self.last_heard = time.monotonic()
-                if self._take(message):
+                if isinstance(message, Chunk):
+                    await self._piece(message)
+                elif self._take(message):
                     return
         except TimeoutError:
             self.close(grpc.StatusCode.DEADLINE_EXCEEDED, f"silent: no heartbeat for {silence:.0f} s")
         except LinkError as error:
             self.close(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    def _take(self, message: pb.FromDevice) -> bool:
+    def _take(self, message: Any) -> bool:
         """Handle a message; whether the device said goodbye."""
         match kind_of(message):
             case "heartbeat":
@@ -155,8 +158,6 @@ class Session:
                 self._hub.heard(self, message.heartbeat)
             case "wants":
                 self._give(message.wants)
-            case "piece":
-                self._piece(message.piece)
             case "progress":
                 self.progress = message.progress
             case "result":
@@ -209,7 +210,7 @@ class Session:
     async def _upload(self, job: Job, result: pb.Result) -> None:
         """Receive a result's arrays, a few devices at a time, and hand it over."""
         async with self._hub.uploads:
-            assembly = self._hub.inbox.receive(result, job.limit)
+            assembly = await asyncio.to_thread(self._hub.inbox.receive, result, job.limit)
             for content in job.contents:  # what did not change need not come back
                 _fill(assembly, content)
             if not assembly.complete:
@@ -233,18 +234,23 @@ class Session:
                 return
         raise LinkError(f"slow: no chunk came in {UPLOAD_SECONDS:.0f} s")
 
-    def _piece(self, piece: pb.Piece) -> None:
+    async def _piece(self, chunk: Chunk) -> None:
         if self._receiving is None:
             return  # of an upload that was begun again
         _, assembly = self._receiving
-        if not assembly.take(piece.data):
+        # In a thread: hashing and writing hold nobody else up.
+        if not await asyncio.to_thread(_place, assembly, chunk):
             raise LinkError("chunk: it was not asked for, or is not what its hash says")
         if assembly.complete:
             self._upload_done.set()
 
 
-def _piece_of(job: Job, digest: bytes) -> pb.FromCoordinator:
-    return pb.FromCoordinator(piece=pb.Piece(data=job.chunk(digest)))
+def _place(assembly: Assembly, chunk: Chunk) -> bool:
+    return assembly.take(sha256(*chunk.parts), chunk.parts)
+
+
+def _piece_of(job: Job, digest: bytes) -> Chunk:
+    return Chunk(job.chunk(digest))
 
 
 def _fill(assembly: Assembly, content: Content) -> None:

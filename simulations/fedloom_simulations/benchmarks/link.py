@@ -12,8 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,20 +108,40 @@ def latency(rounds: int = 50) -> float:
         return median(one_round(grid, arrays, number) for number in range(rounds))
 
 
-def throughput(megabytes: int = 40, rounds: int = 7) -> tuple[float, float]:
-    """Median seconds to bring a model to 2 agents and back: the link, a bare gRPC stream; in turn."""
+@dataclass(frozen=True)
+class Cost:
+    """Medians of one side's rounds: wall seconds, and processor seconds of all its processes."""
+
+    wall: float
+    cpu: float
+
+
+def throughput(megabytes: int = 40, rounds: int = 9) -> tuple[Cost, Cost]:
+    """What it costs to bring a model to 2 agents and back: the link, a bare gRPC stream; in turn."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        linked(Path(folder), 2, 2) as (grid, _),
-        echoing(Path(folder)) as bare,
+        linked(Path(folder), 2, 2) as (grid, agents),
+        echoing(Path(folder)) as (bare, mirrors),
     ):
         rng = np.random.default_rng(0)
         link, stream = [], []
         for number in range(rounds + 1):
             arrays = {"w": rng.normal(size=megabytes * 250_000).astype(np.float32)}
-            link.append(one_round(grid, arrays, number))
-            stream.append(bare(arrays["w"].tobytes()))
-        return median(link[1:]), median(stream[1:])
+            link.append(_cost(agents, partial(one_round, grid, arrays, number)))
+            stream.append(_cost(mirrors, partial(bare, arrays["w"].tobytes())))
+        return _medians(link[1:]), _medians(stream[1:])
+
+
+def _cost(others: Sequence["subprocess.Popen[bytes]"], run: Callable[[], float]) -> Cost:
+    pids = [os.getpid(), *(process.pid for process in others)]
+    before = sum(map(cpu_seconds, pids))
+    wall = run()
+    time.sleep(2.0)  # what goes on behind a round is its own cost, and not the next one's
+    return Cost(wall, sum(map(cpu_seconds, pids)) - before)
+
+
+def _medians(costs: Sequence[Cost]) -> Cost:
+    return Cost(median(cost.wall for cost in costs), median(cost.cpu for cost in costs))
 
 
 @contextmanager
@@ -173,7 +195,7 @@ def echoing(folder: Path) -> Iterator[Any]:
     while len(streams) < 2:
         time.sleep(0.01)
     try:
-        yield bare
+        yield bare, mirrors
     finally:
         for mirror in mirrors:
             mirror.terminate()
@@ -206,23 +228,14 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def idle(seconds: float = 60.0) -> tuple[float, float]:
-    """(RSS in MB, CPU in percent of a core) of an agent that is connected and has nothing to do."""
-    with tempfile.TemporaryDirectory() as folder, linked(Path(folder), 1, 1) as (_, (agent,)):
-        time.sleep(2)
-        before = _cpu_seconds(agent.pid)
-        time.sleep(seconds)
-        return _rss_mb(agent.pid), 100 * (_cpu_seconds(agent.pid) - before) / seconds
-
-
 def many(agents: int, rounds: int) -> tuple[float, float]:
     """(median seconds of a round of a 4 kB model, MB of RSS that the coordinator has more than before)."""
     with tempfile.TemporaryDirectory() as folder:
-        before = _rss_mb(os.getpid())
+        before = rss_mb(os.getpid())
         with linked(Path(folder), agents, 2) as (grid, _):
             arrays = {"w": np.zeros(1000, np.float32)}
             seconds = median([one_round(grid, arrays, number) for number in range(rounds)] or [0.0])
-            return seconds, _rss_mb(os.getpid()) - before
+            return seconds, rss_mb(os.getpid()) - before
 
 
 def memory(megabytes: int, agents: int) -> float:
@@ -250,7 +263,8 @@ def _status(pid: int, key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _rss_mb(pid: int) -> float:
+def rss_mb(pid: int) -> float:
+    """A process's resident set in MB."""
     return _status(pid, "VmRSS")
 
 
@@ -258,40 +272,73 @@ def _anonymous_mb(pid: int) -> float:
     return _status(pid, "RssAnon")
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Processor seconds that a process has taken."""
     parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Print the tables."""
+    parts = {
+        "latency": _write_latency,
+        "throughput": _write_throughput,
+        "memory": _write_memory,
+        "agent": _write_agent,
+        "many": _write_many,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flower", action="store_true", help="measure SuperLink and SuperNodes too")
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="which tables")
     arguments = parser.parse_args()
-    write = sys.stdout.write
+    for part in arguments.only:
+        parts[part](arguments.flower)
+
+
+def _write_latency(flower: bool) -> None:
     ours = latency()
-    write("| a round of a 4 kB model, 2 local agents | s, median |\n|---|---|\n")
-    write(f"| fedloom link, mutual TLS | {ours:.4f} |\n")
-    if arguments.flower:
+    _write("| a round of a 4 kB model, 2 local agents | s, median |\n|---|---|\n")
+    _write(f"| fedloom link, mutual TLS | {ours:.4f} |\n")
+    if flower:
         from fedloom_simulations.benchmarks.link_flower import flower_latency
 
         theirs = flower_latency()
-        write(
-            f"| Flower SuperLink, 2 SuperNodes, insecure | {theirs:.2f} |\n| ratio | {theirs / ours:.0f} |\n"
-        )
+        _write(f"| Flower SuperLink, 2 SuperNodes, insecure | {theirs:.2f} |\n")
+        _write(f"| ratio | {theirs / ours:.0f} |\n")
+
+
+def _write_throughput(flower: bool) -> None:
     link, stream = throughput()
-    write("\n| a 40 MB model to 2 agents and back | s, median |\n|---|---|\n")
-    write(f"| fedloom link | {link:.3f} |\n| bare gRPC stream, same TLS | {stream:.3f} |\n")
-    write(f"| ratio | {link / stream:.2f} |\n")
-    write("\n| coordinator's memory in a round of a 40 MB model | MB, peak above idle |\n|---|---|\n")
+    _write("\n| a 40 MB model to 2 agents and back | s, median | CPU s, all processes |\n|---|---|---|\n")
+    _write(f"| fedloom link | {link.wall:.3f} | {link.cpu:.2f} |\n")
+    _write(f"| bare gRPC stream, same TLS | {stream.wall:.3f} | {stream.cpu:.2f} |\n")
+    _write(f"| ratio | {link.wall / stream.wall:.2f} | {link.cpu / stream.cpu:.2f} |\n")
+
+
+def _write_memory(flower: bool) -> None:
+    _write("\n| coordinator's memory in a round of a 40 MB model | MB, peak above idle |\n|---|---|\n")
     for agents in (2, 8):
-        write(f"| {agents} agents | {memory(40, agents):.0f} |\n")
-    rss, cpu = idle()
-    write(f"\n| an idle agent | |\n|---|---|\n| RSS | {rss:.0f} MB |\n| CPU | {cpu:.2f} % of a core |\n")
-    write("\n| many agents in 2 processes | round, s | coordinator's RSS, MB more |\n|---|---|---|\n")
+        _write(f"| {agents} agents | {memory(40, agents):.0f} |\n")
+
+
+def _write_agent(flower: bool) -> None:
+    from fedloom_simulations.benchmarks.link_trained import trained
+
+    _write("\n| an agent that trains `digits` with onnxruntime | MB of RSS |\n|---|---|\n")
+    for what, figure in trained().items():
+        _write(f"| {what} | {figure:.{2 if 'CPU' in what else 0}f} |\n")
+
+
+def _write_many(flower: bool) -> None:
+    _write("\n| many agents in 2 processes | round, s | coordinator's RSS, MB more |\n|---|---|---|\n")
     for agents, rounds in ((200, 5), (2000, 0)):
         seconds, more = many(agents, rounds)
-        write(f"| {agents} | {f'{seconds:.2f}' if rounds else 'idle'} | {more:.0f} |\n")
+        _write(f"| {agents} | {f'{seconds:.2f}' if rounds else 'idle'} | {more:.0f} |\n")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 
-from fedloom_client.device.command import follow
+from fedloom_client.device.running import follow
 
 
 def test_an_agent_stops_whose_parent_ended_before_it_looked():

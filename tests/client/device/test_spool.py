@@ -1,13 +1,21 @@
 """A result survives a kill in the spool; a torn or rotten file is no result."""
 
+import threading
+
 import numpy as np
 import pytest
 
+from fedloom_client.device import spool as spool_module
 from fedloom_client.device.spool import Spool
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
 
 ARRAYS = {"w": np.arange(600_000, dtype=np.float32), "b": np.zeros((), np.float64)}
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(spool_module, "PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def test_a_result_is_there_after_a_restart_with_every_chunk(folder):
     spool = Spool(folder)
     stored = spool["one"]
     assert stored.result.examples == 3
-    sent = b"".join(stored.chunk(digest) for digest in stored.result.arrays.chunks)
+    sent = b"".join(part for digest in stored.result.arrays.chunks for part in stored.chunk(digest))
     assert sent == ARRAYS["w"].tobytes() + ARRAYS["b"].tobytes()
 
 
@@ -67,3 +75,24 @@ def test_a_file_that_was_being_written_is_removed(folder):
 def test_a_chunk_that_no_result_has_is_refused(folder):
     with pytest.raises(LinkError, match="no chunk"):
         Spool(folder)["one"].chunk(bytes(32))
+
+
+def test_a_result_that_is_acknowledged_soon_is_never_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "PATIENCE", 20.0)
+    spool = Spool(tmp_path)
+    spool.put(pb.Result(work="one"), ARRAYS)
+    writing = threading.Thread(target=spool.persist, args=("one",))
+    writing.start()
+    spool.forget("one")
+    writing.join(10)
+    assert not writing.is_alive()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_puts_every_result_on_disk_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "PATIENCE", 20.0)
+    spool = Spool(tmp_path)
+    for work in ("one", "two"):
+        spool.put(pb.Result(work=work), ARRAYS)
+    spool.persist_all()
+    assert sorted(Spool(tmp_path).works) == ["one", "two"]

@@ -14,6 +14,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity, new_request
+from fedloom_client.device.memory import Memory
+from fedloom_client.device.node_worker import NodeWorker
+from fedloom_client.device.supply import TrainerSupply
 from fedloom_client.node import Description
 from fedloom_client.records import to_record
 from fedloom_client.trainer import Evaluation, Update
@@ -60,6 +63,11 @@ class AddOne:
         return Evaluation(0.25, {"accuracy": 0.75}, 2)
 
 
+def working(home, learner=None):
+    """A worker as a device has it."""
+    return NodeWorker(learner or AddOne(), Memory(home / "memory"))
+
+
 class Site:
     """A fleet, its coordinator, and any number of agents in one event loop."""
 
@@ -76,7 +84,7 @@ class Site:
         self.port = 0
         self.start()
 
-    def start(self, depot=None):
+    def start(self, depot=None, run="test"):
         """Start a coordinator, as after a restart where there was one before: on the same port."""
         log = DeviceLog(self.folder / "run" / DATABASE)
         inbox = Inbox(self.folder / "run" / "inbox")
@@ -84,22 +92,23 @@ class Site:
             self.fleet,
             inbox,
             log,
-            run="test",
+            run=run,
             task="small",
             task_digest=DIGEST,
             heartbeat=self.heartbeat,
             depot=depot,
         ).start(f"{self.listen}:{self.port}", f"{self.listen}:0")
         self.port = self.coordinator.link_port
-        self.grid = LinkGrid(self.coordinator, self.quorum, "test")
+        self.grid = LinkGrid(self.coordinator, self.quorum, run)
 
     def stop(self):
         self.coordinator.stop("test over", 0.1)
 
-    def identity(self, name) -> Identity:
+    def identity(self, name, fleet=None) -> Identity:
+        fleet = fleet or self.fleet
         key, request = new_request(name)
-        certificate = self.fleet.registry.admit(name, request, self.fleet.authority)
-        return Identity.of(key + certificate.public_bytes(Encoding.PEM), self.fleet.authority.pem)
+        certificate = fleet.registry.admit(name, request, fleet.authority)
+        return Identity.of(key + certificate.public_bytes(Encoding.PEM), fleet.authority.pem)
 
     def agent(self, name, worker=None, port=None, identity=None, equip=None):
         """Start an agent; its identity and spool are kept from an agent of the same name before."""
@@ -111,7 +120,8 @@ class Site:
         address = f"127.0.0.1:{port or self.port}"
 
         async def make():
-            return Agent(home, address, Identity.load(home), worker or AddOne(), hello, equip=equip)
+            supply = TrainerSupply(home, equip) if equip else None
+            return Agent(home, address, Identity.load(home), working(home, worker), hello, supply=supply)
 
         agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
         self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)

@@ -1,5 +1,7 @@
 """The artefact of a run trains on a device what torch would train, whatever the model is made of."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,8 @@ from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.seeds import derive_seed
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment
+from fedloom_edge.artefact.manifest import INFER, INT8
+from fedloom_edge.artefact.serving import predict
 from fedloom_edge.errors import DataError, TrainingError
 from fedloom_server.federation import Plan
 from fedloom_server.link.artefact import run_artefact
@@ -135,3 +139,42 @@ def test_an_artefact_of_another_task_or_a_damaged_one_is_not_run(tmp_path):
 def test_before_it_is_there_nothing_is_trained(tmp_path):
     with pytest.raises(TrainingError, match="is not here"):
         ArtefactTrainer(task_of(plain), tmp_path).initial_arrays(0)
+
+
+@pytest.mark.parametrize("model", [plain, frozen])
+def test_a_trainer_that_rested_holds_no_session_and_trains_as_before(tmp_path, model):
+    task = task_of(model)
+    ours = equipped(task, tmp_path)
+    arrays = TorchTrainer(task).initial_arrays(derive_seed(3, "initial"))
+    shard = Shard(SAMPLES, ArraySamples(X[:20], Y[:20]))
+    assignment = Assignment(training=task.training, seed=1)
+    before = ours.fit(arrays, shard, assignment)
+    held = weakref.ref(ours._trainer)
+    ours.rest()
+    gc.collect()
+    assert held() is None
+    after = ours.fit(arrays, shard, assignment)
+    for name, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[name], array)
+
+
+def test_behind_a_frozen_part_a_device_can_answer_in_int8_with_what_was_trained(tmp_path):
+    task = task_of(frozen, epochs=40, lr=0.2)
+    ours = equipped(task, tmp_path)
+    arrays = TorchTrainer(task).initial_arrays(derive_seed(3, "initial"))
+    update = ours.fit(arrays, Shard(SAMPLES, SAMPLES), Assignment(training=task.training, seed=1))
+    manifest, models = ours.models({**arrays, **update.arrays})
+    assert {*models} == {INFER, INT8}
+    assert manifest.kind == "head"
+    before = ours.models(arrays)[1]
+    plain, small, untrained = (predict(m, X) for m in (models[INFER], models[INT8], before[INT8]))
+    assert np.abs(plain - small).mean() < 0.05 * np.abs(plain).max()
+    assert np.mean(small.argmax(axis=1) == plain.argmax(axis=1)) > 0.9
+    assert np.abs(plain - untrained).mean() > 4 * np.abs(plain - small).mean()
+
+
+def test_where_everything_is_trained_there_is_no_int8_to_go_stale(tmp_path):
+    assert (
+        INT8
+        not in equipped(task_of(plain), tmp_path).models(TorchTrainer(task_of(plain)).initial_arrays(0))[1]
+    )

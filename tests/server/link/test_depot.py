@@ -1,8 +1,13 @@
 """The artefact on its way to a device: by its hash, once, on from where it stopped, and never another."""
 
+import asyncio
 import hashlib
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import numpy as np
@@ -155,3 +160,74 @@ def test_a_device_that_takes_nothing_loses_its_place(site, tmp_path, monkeypatch
         with pytest.raises(grpc.RpcError) as ended:
             list(call)
     assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from conftest import DIGEST, working
+from fedloom_client.device.agent import Agent
+from fedloom_client.device.identity import Identity
+from fedloom_client.device.supply import TrainerSupply
+from fedloom_protos.v1 import link_pb2 as pb
+
+async def main():
+    home = Path(sys.argv[1])
+    supply = TrainerSupply(home, lambda path: (home / "equipped").write_text(path.name))
+    hello = pb.Hello(trainer="onnx", task="small", task_digest=DIGEST)
+    await Agent(home, sys.argv[2], Identity.load(home), working(home), hello, supply=supply).run()
+
+asyncio.run(main())
+"""
+
+
+class Slow(Depot):
+    """A depot behind a slow line; notes where each transfer begins."""
+
+    offsets: ClassVar = []
+
+    async def Fetch(self, request, context):
+        self.offsets.append(request.offset)
+        write = context.write
+
+        class Line:
+            abort, auth_context, peer = context.abort, context.auth_context, context.peer
+
+            async def write(self, piece):
+                await asyncio.sleep(0.2)
+                await write(piece)
+
+        await super().Fetch(request, Line())
+
+
+def test_an_agent_that_is_killed_in_the_middle_of_a_transfer_goes_on_with_it(stocked):
+    stocked.stop()
+    Slow.offsets.clear()
+    stocked.start(Slow(stocked.folder / "artefact.fedloom"))
+    home = stocked.folder / "a"
+    home.mkdir()
+    stocked.identity("a").save(home)
+    command = [
+        sys.executable,
+        "-c",
+        AGENT,
+        str(home),
+        f"127.0.0.1:{stocked.port}",
+        str(Path(__file__).parent),
+    ]
+    part = home / "artefacts" / f"{NAME}.part"
+    process = subprocess.Popen(command)
+    try:
+        until(lambda: part.exists() and part.stat().st_size >= 1 << 20)
+        process.kill()
+        process.wait()
+        held = part.stat().st_size
+        assert held < len(CONTENT)
+        process = subprocess.Popen(command)
+        until((home / "equipped").exists)
+    finally:
+        process.kill()
+        process.wait()
+    assert Slow.offsets == [0, held]
+    assert fetched(stocked).read_bytes() == CONTENT

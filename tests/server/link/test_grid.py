@@ -6,6 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from fedloom_client.device import agent as agent_module
+from fedloom_client.device import desk as desk_module
+from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.records import from_record
 from fedloom_client.trainer import Update
 from fedloom_edge.errors import RunError
@@ -219,3 +222,42 @@ def test_a_device_that_cannot_finish_in_time_returns_what_it_has(tmp_path):
         assert warning.startswith("partial work: the time was over after")
     finally:
         site.close()
+
+
+def test_an_agent_without_work_rests_once_and_not_before_it_has_worked(site, monkeypatch):
+    rested = []
+    monkeypatch.setattr(agent_module, "REST_SECONDS", 0.4)
+    monkeypatch.setattr(NodeWorker, "rest", lambda self: rested.append(time.monotonic()))
+    site.agent("a")
+    site.grid.gather(1, 20)
+    time.sleep(1.0)
+    assert not rested
+    for number in (1, 2):
+        list(site.grid.send_and_receive(questions(site.grid, number=number)))
+        until(lambda number=number: len(rested) == number)
+        time.sleep(1.0)
+        assert len(rested) == number
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "said"),
+    [
+        (
+            "available_memory",
+            10_000,
+            "memory: training a model of 0 MB takes about 0 MB, and 0 MB are available",
+        ),
+        ("temperature", 91.0, "temperature: the board has 91 °C, more than 85 °C"),
+    ],
+)
+def test_a_board_refuses_what_is_too_much_for_it_and_goes_on_later(site, monkeypatch, figure, value, said):
+    worker = AddOne()
+    site.agent("a", worker)
+    site.grid.gather(1, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk_module, figure, lambda: value)
+        (reply,) = site.grid.send_and_receive(questions(site.grid, number=1))
+    assert said in reply.error.reason
+    assert worker.trained == 0
+    (reply,) = site.grid.send_and_receive(questions(site.grid, number=2))
+    assert not reply.has_error()

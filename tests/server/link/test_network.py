@@ -21,7 +21,7 @@ import asyncio, logging, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 logging.basicConfig(level=logging.INFO)
-from conftest import AddOne, DIGEST
+from conftest import DIGEST, working
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity
 from fedloom_protos.v1 import link_pb2 as pb
@@ -29,7 +29,7 @@ from fedloom_protos.v1 import link_pb2 as pb
 async def main():
     home = Path(sys.argv[1])
     hello = pb.Hello(trainer="torch", task="small", task_digest=DIGEST)
-    await Agent(home, sys.argv[2], Identity.load(home), AddOne(), hello).run()
+    await Agent(home, sys.argv[2], Identity.load(home), working(home), hello).run()
 
 asyncio.run(main())
 """

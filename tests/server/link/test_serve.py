@@ -160,6 +160,19 @@ def test_agents_killed_at_random_lose_no_update_and_none_counts_twice(tmp_path, 
     assert "starting it again" in served.log()
 
 
+def test_agents_that_do_not_come_up_end_the_run_with_their_last_words(tmp_path):
+    path = tmp_path / "broken.py"
+    guard = 'import sys\nif "device" in sys.argv:\n    raise RuntimeError("no such sensor")\n'
+    path.write_text(TASK + guard)
+    served = Served(tmp_path / "served", str(path), "--local", "2", "--rounds", "1")
+    assert served.end() == 1, served.log()
+    log = " ".join(served.log().split())
+    assert "does not come up, ended 4 times (2)" in log
+    assert "no such sensor" in log
+    assert result(served.folder)["status"] == "failed"
+    assert not agents_left(served.folder)
+
+
 def test_a_hanging_agent_is_lost_and_the_run_goes_on(tmp_path, task):
     options = ("--local", "3", "--trainer", "torch", "--rounds", "6", "--quorum", "0.5", "--grace", "2")
     served = Served(tmp_path / "served", task, *options)

@@ -1,0 +1,1 @@
+"""The gateway: a device to a coordinator, and a coordinator to the devices of its own site."""
