@@ -14,6 +14,7 @@ from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.loop import to_training_mode
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
+from fedloom_simulations.vectorised.chain import Chain
 from fedloom_simulations.vectorised.health import StackedHealth
 from fedloom_simulations.vectorised.lifting import Stack
 from fedloom_simulations.vectorised.losses import LOSSES
@@ -73,10 +74,11 @@ def fit_stacked(
     """
     size = training.batch_size
     to_training_mode(model, alone=min(len(pupils[0].examples), size) == 1)
-    state = Stacked(model, starts, len(pupils))
+    chain = Chain.of(model)
+    state = Stacked(model, starts, len(pupils), chain.turned if chain else frozenset())
     courses = [course(len(pupil.examples), training, pupil.seed) for pupil in pupils]
     generators = [torch.Generator().manual_seed(pupil.seed) for pupil in pupils]
-    steps = _Steps(model, loss, state, training, proximal_mu, generators)
+    steps = _Steps(model, chain, loss, state, training, proximal_mu, generators)
     for step in range(len(courses[0].batches)):
         batches = [
             pupil.examples[way.batches[step]]
@@ -92,16 +94,18 @@ class _Steps:
     """Takes the steps of a round, for the first clients as long as they have any."""
 
     def __init__(
-        self, model: nn.Module, loss: str, state: Stacked, training: Training, mu: float, generators: Any
+        self,
+        model: nn.Module,
+        chain: Chain | None,
+        loss: str,
+        state: Stacked,
+        training: Training,
+        mu: float,
+        generators: Any,
     ) -> None:
         clients = len(generators)
-        self.model, self.loss_of, self.state, self.training, self.mu = (
-            model,
-            LOSSES[loss],
-            state,
-            training,
-            mu,
-        )
+        self.model, self.chain, self.loss_of = model, chain, LOSSES[loss]
+        self.state, self.training, self.mu = state, training, mu
         self.generators = generators
         self.names = list(state.trained)
         self.start = [p.detach().clone() for p in state.trained.values()] if mu else []
@@ -156,14 +160,7 @@ class _Steps:
             self.active = len(sizes)
             self.trained = [p.detach()[: self.active].requires_grad_() for p in self.state.trained.values()]
             self.fixed = {name: value[: self.active] for name, value in self.state.fixed.items()}
-
-        def one(parameters: Any, buffers: Any, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-            outputs = functional_call(self.model, (parameters, buffers), (x,))
-            return (self.loss_of(outputs, y) * weight).sum()
-
-        named = dict(zip(self.names, self.trained, strict=True))
-        with StackedMode(Stack(sizes, self.generators[: self.active])):
-            losses = vmap(one)(named, self.fixed, x, y, weights)
+        losses = self._losses(x, y, weights, Stack(sizes, self.generators[: self.active]))
         found = torch.autograd.grad(losses.sum(), self.trained, allow_unused=True)
         if self.update is None:
             self.used = [i for i, g in enumerate(found) if g is not None]
@@ -173,6 +170,22 @@ class _Steps:
             torch.zeros_like(p) if g is None else g.contiguous()
             for g, p in zip(found, self.trained, strict=True)
         ]
+
+    def _losses(self, x: Tensor, y: Tensor, weights: Tensor, stack: Stack) -> Tensor:
+        """Losses (A,) of inputs (A, B, ...) and targets (A, B, ...)."""
+        named = dict(zip(self.names, self.trained, strict=True))
+        if self.chain is not None:
+            outputs = self.chain({**named, **self.fixed}, x, stack)
+            each = self.loss_of(outputs.flatten(0, 1), y.flatten(0, 1))
+            return (each.view_as(weights) * weights).sum(1)
+
+        def one(parameters: Any, buffers: Any, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+            outputs = functional_call(self.model, (parameters, buffers), (x,))
+            return (self.loss_of(outputs, y) * weight).sum()
+
+        with StackedMode(stack):
+            losses: Tensor = vmap(one)(named, self.fixed, x, y, weights)
+        return losses
 
     def _clip(self, gradients: list[Tensor], norms: NDArray[np.float64]) -> None:
         """As `torch_trainer.clipping.clip`, for each client."""
