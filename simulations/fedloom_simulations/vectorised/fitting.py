@@ -16,7 +16,7 @@ from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_simulations.vectorised.chain import Chain
 from fedloom_simulations.vectorised.health import StackedHealth
-from fedloom_simulations.vectorised.lifting import Stack
+from fedloom_simulations.vectorised.lifting import Generators, Stack
 from fedloom_simulations.vectorised.losses import LOSSES
 from fedloom_simulations.vectorised.mode import StackedMode
 from fedloom_simulations.vectorised.optimisers import make_update
@@ -77,7 +77,7 @@ def fit_stacked(
     chain = Chain.of(model)
     state = Stacked(model, starts, len(pupils), chain.turned if chain else frozenset())
     courses = [course(len(pupil.examples), training, pupil.seed) for pupil in pupils]
-    generators = [torch.Generator().manual_seed(pupil.seed) for pupil in pupils]
+    generators = Generators([pupil.seed for pupil in pupils])
     steps = _Steps(model, chain, loss, state, training, proximal_mu, generators)
     for step in range(len(courses[0].batches)):
         batches = [
@@ -101,7 +101,7 @@ class _Steps:
         state: Stacked,
         training: Training,
         mu: float,
-        generators: Any,
+        generators: Generators,
     ) -> None:
         clients = len(generators)
         self.model, self.chain, self.loss_of = model, chain, LOSSES[loss]
@@ -139,18 +139,14 @@ class _Steps:
     def outcome(self, courses: Sequence[Course]) -> Outcome:
         """Metrics and warnings of all clients."""
         health = self.health
-        metrics = [
-            {
-                "train-loss": float(self.loss_sum[k] / self.seen[k]),
-                "gradient-norm": float(health.mean[k]),
-                "gradient-norm-max": float(health.largest[k]),
-                "steps": float(health.steps[k]),
-                "epochs": float(way.epochs),
-            }
-            for k, way in enumerate(courses)
-        ]
+        with np.errstate(all="ignore"):
+            losses = self.loss_sum / self.seen
+        columns = (losses, health.mean, health.largest, health.steps.astype(np.float64))
+        names = ("train-loss", "gradient-norm", "gradient-norm-max", "steps", "epochs")
+        rows = zip(*(column.tolist() for column in columns), courses, strict=True)
+        metrics = [dict(zip(names, (*row, float(way.epochs)), strict=True)) for *row, way in rows]
         failed = {int(k) for k in np.flatnonzero(~self.finite)}
-        return Outcome(metrics, [health.warnings(k) for k in range(len(courses))], failed)
+        return Outcome(metrics, health.warnings(), failed)
 
     def _gradients(
         self, x: Tensor, y: Tensor, weights: Tensor, sizes: list[int]
@@ -160,7 +156,7 @@ class _Steps:
             self.active = len(sizes)
             self.trained = [p.detach()[: self.active].requires_grad_() for p in self.state.trained.values()]
             self.fixed = {name: value[: self.active] for name, value in self.state.fixed.items()}
-        losses = self._losses(x, y, weights, Stack(sizes, self.generators[: self.active]))
+        losses = self._losses(x, y, weights, Stack(sizes, self.generators))
         found = torch.autograd.grad(losses.sum(), self.trained, allow_unused=True)
         if self.update is None:
             self.used = [i for i, g in enumerate(found) if g is not None]

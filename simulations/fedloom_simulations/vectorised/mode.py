@@ -109,7 +109,8 @@ def _feature_dropout(
 def drop(stack: Stack, p: float, ones: tuple[int, ...], x: Tensor) -> Tensor:
     """x (K, B, ...) times a mask of (K, B, ...), or of (K, B, C, *ones) for whole features."""
     noise = x.new_zeros(*x.shape[: x.ndim - len(ones)], *ones)
-    for k, (size, generator) in enumerate(zip(stack.sizes, stack.generators, strict=True)):
+    generators = stack.generators.first(len(stack.sizes))
+    for k, (size, generator) in enumerate(zip(stack.sizes, generators, strict=True)):
         # Numbers are drawn in the order of memory, so the axes of a client's mask must lie as its input's.
         like = noise[k, :size] if ones else torch.empty_like(x[k, :size])
         drawn = like.bernoulli_(1 - p, generator=generator)
