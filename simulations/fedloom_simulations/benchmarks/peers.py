@@ -27,9 +27,9 @@ from torch import Tensor
 from fedloom_client.preprocess import prepare
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer.losses import LOSSES
-from fedloom_client.torch_trainer.optimisers import make_optimiser
 from fedloom_server.store import Round
 from fedloom_simulations.benchmarks.outside.run import PEERS
+from fedloom_simulations.benchmarks.torch_optimiser import make_optimiser
 
 OWN = str(Path(__file__).with_name("tasks.py"))
 

@@ -128,7 +128,8 @@ def compare(name: str, sides: Sequence[str], runs: int, rounds: int) -> tuple[st
         side: Cost(*map(median, zip(*map(astuple, own), strict=True))) for side, own in costs.items() if own
     }
     ours = middle[sides[0]]
-    rows, points = [], []
+    rows: list[str] = []
+    points: list[Point] = []
     for side in sides:
         if (cost := middle.get(side)) is None:
             rows.append(f"| {name} | {side} | failed | | | | | | |\n")
@@ -152,7 +153,8 @@ def main() -> None:
     parser.add_argument("--write", metavar="SECTION", help="of docs/benchmarks.md, to put the table in")
     arguments = parser.parse_args()
     sides = arguments.sides or [s for s in SIDES if s not in PEERS or interpreter(s).exists()]
-    table, points = HEAD, []
+    table = HEAD
+    points: list[Point] = []
     sys.stdout.write(HEAD)
     for name in arguments.workloads:
         rows, more = compare(name, sides, arguments.runs, arguments.rounds)

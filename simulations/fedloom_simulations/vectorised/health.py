@@ -55,8 +55,8 @@ class StackedHealth:
     def warnings(self) -> list[tuple[str, ...]]:
         """Sentences about each client's round."""
         starved = 2 * self._starved > self._looks[:, None]
-        said = (starved.any(1) | self._exploded.any(1)).tolist()
-        return [self._sentences(k, starved[k]) if any_ else () for k, any_ in enumerate(said)]
+        said = set(np.flatnonzero(starved.any(1) | self._exploded.any(1)).tolist())
+        return [self._sentences(k, starved[k]) if k in said else () for k in range(len(starved))]
 
     def _sentences(self, client: int, starved: NDArray[np.bool_]) -> tuple[str, ...]:
         exploded = self._exploded[client]

@@ -21,7 +21,7 @@ def main() -> None:
     settings = given.settings
     environment = FlukeENV()
     environment.set_evaluator(ClassificationEval(eval_every=1, n_classes=10))
-    environment.set_eval_cfg(DDict(pre_fit=False, post_fit=False, locals=False, server=True))
+    environment.set_eval_cfg(pre_fit=False, post_fit=False, locals=False, server=True)
     x, y = torch.from_numpy(given.x), torch.from_numpy(given.y)
     optimiser = DDict(name=torch.optim.SGD, lr=settings["lr"], momentum=settings["momentum"])
     clients = []
