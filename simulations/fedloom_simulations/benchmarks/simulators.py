@@ -19,6 +19,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 
+from fedloom_simulations.benchmarks.outside.models import MODELS
 from fedloom_simulations.benchmarks.outside.run import PEERS, interpreter
 from fedloom_simulations.benchmarks.peers import SIDES, WORKLOADS
 from fedloom_simulations.benchmarks.written import Point, draw, write_section
@@ -119,6 +120,8 @@ HEAD = (
 
 def compare(name: str, sides: Sequence[str], runs: int, rounds: int) -> tuple[str, list[Point]]:
     """Rows of the table for a workload, and points of the plot."""
+    known = WORKLOADS[name].task.rpartition(":")[2] in MODELS  # to scripts that import nothing of fedloom
+    sides = [side for side in sides if known or side not in PEERS]
     costs: dict[str, list[Cost]] = {side: [] for side in sides}
     for _ in range(runs):
         for side in sides:

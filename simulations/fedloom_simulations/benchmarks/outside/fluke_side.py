@@ -57,7 +57,7 @@ def main() -> None:
                 raise AttributeError(name)
             return lambda *_, **__: None
 
-    server.attach(Lapping())
+    algorithm.attach(Lapping())
     algorithm.run(settings["rounds"], settings["cohort"] / len(clients), finalize=False)
     laps.print()
 
