@@ -81,4 +81,5 @@ def _shares(counts: NDArray[np.int64], total: int, random: np.random.RandomState
         chosen = random.choice(tied, min(len(tied), missing), replace=False)
         whole[chosen] += 1
         missing -= len(chosen)
-    return whole.astype(np.int64)
+    result: NDArray[np.int64] = whole.astype(np.int64)
+    return result

@@ -58,7 +58,8 @@ class Chain:
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     if type(module) is nn.Sequential and not _watched(module):
-        for name, child in module.named_children():
+        for name, child in module._modules.items():  # named_children leaves out repetitions
+            assert child is not None
             yield from _leaves(child, f"{prefix}{name}.")
     else:
         yield prefix, module

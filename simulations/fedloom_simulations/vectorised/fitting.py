@@ -20,7 +20,7 @@ from fedloom_simulations.vectorised.lifting import Generators, Stack
 from fedloom_simulations.vectorised.losses import LOSSES
 from fedloom_simulations.vectorised.mode import StackedMode
 from fedloom_simulations.vectorised.optimisers import make_update
-from fedloom_simulations.vectorised.schedule import Course, course
+from fedloom_simulations.vectorised.schedule import Course, courses
 from fedloom_simulations.vectorised.stacking import Stacked
 
 Rows = Callable[[Indices], tuple[Tensor, Tensor]]
@@ -76,18 +76,19 @@ def fit_stacked(
     to_training_mode(model, alone=min(len(pupils[0].examples), size) == 1)
     chain = Chain.of(model)
     state = Stacked(model, starts, len(pupils), chain.turned if chain else frozenset())
-    courses = [course(len(pupil.examples), training, pupil.seed) for pupil in pupils]
-    generators = Generators([pupil.seed for pupil in pupils])
+    seeds = [pupil.seed for pupil in pupils]
+    ways = courses([len(pupil.examples) for pupil in pupils], training, seeds)
+    generators = Generators(seeds)
     steps = _Steps(model, chain, loss, state, training, proximal_mu, generators)
-    for step in range(len(courses[0].batches)):
+    for step in range(len(ways[0].batches)):
         batches = [
             pupil.examples[way.batches[step]]
-            for pupil, way in zip(pupils, courses, strict=True)
+            for pupil, way in zip(pupils, ways, strict=True)
             if len(way.batches) > step
         ]
         steps.take(rows, batches)
     state.write(out)
-    return steps.outcome(courses)
+    return steps.outcome(ways)
 
 
 class _Steps:
