@@ -1,6 +1,6 @@
 """How an epoch is cut into batches, the same for every trainer."""
 
-import numpy as np
+from itertools import pairwise
 
 from fedloom_client.samples import Indices
 
@@ -13,4 +13,5 @@ def cut(order: Indices, size: int) -> list[Indices]:
     ends = list(range(size, len(order), size))
     if size > 1 and ends and len(order) - ends[-1] == 1:
         ends.pop()
-    return np.split(order, ends)
+    # Not np.split, which costs more than a small model's step.
+    return [order[start:end] for start, end in pairwise([0, *ends, len(order)])]

@@ -27,11 +27,14 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays to a safetensors file, atomically. The order is kept in the file's metadata."""
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, synced: bool = True) -> None:
+    """Write arrays to a safetensors file, atomically. The order is kept in the file's metadata.
+
+    Without `synced` it survives a kill, and a power cut once `files.sync_files` was called.
+    """
     # Not ascontiguousarray, which makes a scalar an array of one element.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomic(path, save(contiguous, metadata={"order": "\n".join(contiguous)}))
+    write_atomic(path, save(contiguous, metadata={"order": "\n".join(contiguous)}), synced=synced)
 
 
 def load_arrays(path: Path) -> Arrays:

@@ -1,5 +1,6 @@
 """The round loop: drives any Flower strategy through its four abstract methods, on any grid."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,8 @@ from fedloom_server.store import ClientRow, Round, RunStore
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
 _LISTED = 100_000  # clients that are written into the store before anything is known of them
+_AT_RISK = 1.0  # seconds of work that a power cut may undo, at least one round
+_UNSYNCED = 64_000_000  # bytes of arrays that may lie on disk without fsync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ class Federation:
         self._pace = Pace(plan.save_seconds)
         self._changed: dict[int, RecordDict] = {}
         self._listed: set[int] = set()
+        self._durable_at = -math.inf
 
     def run(self, grid: Grid) -> None:
         """Run the rounds that are left on `grid`; the store holds what they come to.
@@ -155,6 +159,8 @@ class Federation:
                 operators.obey(self.number + 1)
             self._round(opened or self._opened(self.number + 1))
             opened = None
+        self.store.settle()
+        self._prune()
 
     def _begin(self, members: Sequence[Member]) -> None:
         """Fit the preprocessing, draw the initial arrays, write down who takes part: round 0."""
@@ -197,7 +203,6 @@ class Federation:
             self._keeper.restore_states({self.roster.node_of(c): records for c, records in clients.items()})
         with self.store.transaction():
             self.store.event("resumed", round_number=saved.round, open=saved.open)
-        self._prune()  # it may have been killed before it could, and no other round may follow
         return OpenRound.restored(state["open"]) if saved.open else None
 
     def _recognise(self, row: ClientRow, member: Member) -> None:
@@ -286,7 +291,7 @@ class Federation:
         reputation = self.reputation.state()  # an earlier attempt at this round may have changed it
         state = {**self._state, "reputation": reputation, "open": {**opened.state(), "updates": updates}}
         self._gather_states()
-        with self.store.transaction():
+        with self.store.transaction(durable=True):
             self.checkpoints.add(self.number, state, self._changed)
         self._changed = {}
         self._pace.saved(began)
@@ -297,7 +302,10 @@ class Federation:
         return Round(number, result.loss, result.metrics[self.plan.task.metric], dict(result.metrics))
 
     def _finish_round(self, entry: Round, opened: OpenRound) -> None:
-        """Arrays first, then one transaction that refers to them, then the files nobody refers to."""
+        """Arrays first, then one transaction that refers to them, then the files nobody refers to.
+
+        Rounds that take milliseconds share an fsync: a kill loses none of them, a power cut the last second.
+        """
         self.number = opened.number
         self._state = self._whole_state()
         entry = replace(entry, arrays=self._state["arrays"])
@@ -308,14 +316,18 @@ class Federation:
             opened.note("clock", seconds=self.clock.time)
         self._gather_states()
         entry = replace(entry, seconds=opened.elapsed())
-        with self.store.transaction():
+        now = time.perf_counter()
+        durable = now - self._durable_at >= _AT_RISK or self.store.unsynced_bytes > _UNSYNCED
+        with self.store.transaction(durable=durable):
             self._list_clients({*opened.rows, *opened.batch.entries})
             self.store.add_round(entry, [*opened.rows.values(), *opened.batch.rows])
             self.store.event("round", round_number=entry.number)
             opened.write_events(self.store)
             self.checkpoints.add(self.number, self._state, self._changed)
         self._changed = {}
-        self._prune()
+        if durable:  # what a power cut falls back on is the newest of those that stay
+            self._durable_at = now
+            self._prune()
         for watcher in self.watchers:
             watcher.round_done(entry)
 

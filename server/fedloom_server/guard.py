@@ -160,7 +160,8 @@ def squared_distances(stack: NDArray[Any], reference: NDArray[Any]) -> NDArray[n
             for start in range(0, origin.size, _CHUNK):
                 part = slice(start, start + _CHUNK)
                 far = np.subtract(flat[top : top + rows, part], origin[part], dtype=np.float64)
-                total[top : top + rows] += np.matmul(far[:, np.newaxis, :], far[:, :, np.newaxis])[:, 0, 0]
+                # Not a product by BLAS, which wakes threads for a vector of this length.
+                total[top : top + rows] += np.einsum("ij,ij->i", far, far)
     return total
 
 

@@ -1,6 +1,7 @@
 """What is done with replies as they arrive: the guard looks at each, and what is good is taken in."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import Message
@@ -46,7 +47,7 @@ class TrainingIntake:
             self._refuse(client, reply, finding.reason, size)
         elif finding.norm is not None:
             self._updates.add(client, reply, finding.norm)
-            self._suspects.add(client, reply, finding.norm)
+            self._suspects.add(client, lambda: reply, finding.norm)
         return finding
 
     def many(self, clients: Sequence[int], stack: StackedReplies) -> list[Finding]:
@@ -55,7 +56,7 @@ class TrainingIntake:
         norms = {k: f.norm for k, f in enumerate(findings) if f.norm is not None and not f.reason}
         self._updates.add_stack(clients, stack, norms)
         for k in sorted(norms, key=lambda k: (norms[k], -clients[k]))[-quarantine.SUSPECTS :]:
-            self._suspects.add(clients[k], stack.message(k), norms[k])
+            self._suspects.add(clients[k], partial(stack.message, k), norms[k])
         sizes = stack.sizes()
         for k, finding in enumerate(findings):
             if finding.reason:

@@ -65,13 +65,20 @@ class RoundTable:
     def round_done(self, entry: Round) -> None:
         """Print the round's row."""
         figures = (entry.loss, entry.metric, entry.federated_metric, entry.worst_metric)
-        self._console.print(
+        self._say(
             f"{entry.number:>5}  {'  '.join(map(_figure, figures))}  {entry.clients_failed:>6}  "
             f"{entry.rejected:>8}  {entry.bytes_up / 1e6:>7.2f}  {entry.seconds:>7.2f}"
         )
         if entry.loss is not None and entry.metric is not None:
             self._latest = f" | loss {entry.loss:.4f} {self._metric} {entry.metric:.4f}"
         self._progress.update(self._bar, completed=entry.number)
+
+    def _say(self, line: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(line)
+        else:  # rich takes as long over a line as a small round over its training
+            self._console.file.write(line + "\n")
+            self._console.file.flush()
 
 
 class ProgressFacts:

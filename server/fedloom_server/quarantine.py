@@ -1,5 +1,6 @@
 """Refused updates kept for inspection: a bounded number, the newest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,17 +41,19 @@ class Refused:
 class Suspects:
     """The replies of a round with the largest norms, until it is known which of them are outliers."""
 
-    held: dict[int, tuple[float, Message]] = field(default_factory=dict[int, tuple[float, Message]])
+    held: dict[int, tuple[float, Callable[[], Message]]] = field(
+        default_factory=dict[int, tuple[float, Callable[[], Message]]]
+    )
 
-    def add(self, client: int, reply: Message, norm: float) -> None:
-        """Hold a reply if its norm is among the largest."""
+    def add(self, client: int, reply: Callable[[], Message], norm: float) -> None:
+        """Hold what gives a reply if its norm is among the largest."""
         self.held[client] = (norm, reply)
         if len(self.held) > SUSPECTS:
             del self.held[min(self.held, key=lambda client: (self.held[client][0], -client))]
 
     def refused(self, client: int, reason: str, norm: float, size: int) -> Refused:
         """The update of `client`, with its arrays where they were held."""
-        reply = self.held[client][1] if client in self.held else None
+        reply = self.held[client][1]() if client in self.held else None
         arrays = None if reply is None else readable(reply)
         return Refused(client, reason, norm, _examples(reply), size, arrays)
 

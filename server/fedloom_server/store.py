@@ -6,14 +6,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
+from fedloom_edge.files import sync_files
 from fedloom_server.database import transaction
 
 FORMAT = 2
@@ -80,13 +82,15 @@ class Round:
 class RunStore:
     """One run's folder. The round loop writes; everybody else opens it read-only.
 
-    Each round is one transaction, and the arrays it refers to are on disk before it.
+    Each round is one transaction, and the arrays it refers to are written before it. Nothing that is
+    committed is lost by a kill; what is committed `durable` is not lost by a power cut either.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
         self._connection = connection
         self._lock: int | None = None
+        self._unsynced: dict[Path, int] = {}  # array files that a power cut could damage, and their bytes
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, Any]) -> Self:
@@ -189,6 +193,7 @@ class RunStore:
 
     def close(self) -> None:
         """Close the database; a writer leaves nothing in the -wal file, even if somebody reads on."""
+        sync_files(self._unsynced)
         with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -196,9 +201,34 @@ class RunStore:
             os.close(self._lock)
             self._lock = None
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """All writes inside become visible together or not at all."""
-        return transaction(self._connection)
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All writes inside become visible together or not at all.
+
+        If `durable` they, all before them and every array file kept so far are on disk afterwards.
+        """
+        if durable:
+            self._connection.execute("PRAGMA synchronous=FULL")
+        try:
+            with transaction(self._connection):
+                yield
+                if durable:
+                    sync_files(self._unsynced)
+                    self._unsynced.clear()
+        finally:
+            if durable:
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def settle(self) -> None:
+        """Make everything written so far survive a power cut."""
+        sync_files(self._unsynced)
+        self._unsynced.clear()
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes of array files written since the last durable transaction."""
+        return sum(self._unsynced.values())
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Write facts about the run; a known key is replaced."""
@@ -283,7 +313,8 @@ class RunStore:
         digest = arrays_sha256(arrays)
         path = self._arrays_path(digest)
         if not path.exists():
-            save_arrays(path, arrays)
+            save_arrays(path, arrays, synced=False)
+            self._unsynced[path] = sum(array.nbytes for array in arrays.values())
         return digest
 
     def get_arrays(self, digest: str) -> Arrays:
@@ -326,21 +357,19 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
     if not read_only:
         # In WAL mode this is safe for the database and against a killed process; a power cut can undo
-        # the last commits as a whole, and then the run goes on from the checkpoint before.
+        # the commits since the last durable one as a whole, and then the run goes on from there.
         connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 
 
 _JSON_COLUMNS = ("labels", "metrics", "data")
+_VALUES = {kind: attrgetter(*(f.name for f in fields(kind))) for kind in (ClientRow, ClientRound, Round)}
 
 
 def _cells(entry: ClientRow | ClientRound | Round) -> tuple[Any, ...]:
-    return tuple(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in _values(entry))
-
-
-def _values(entry: ClientRow | ClientRound | Round) -> Iterator[Any]:
     # Not dataclasses.astuple, which copies deeply: a fifth of a round of a hundred small clients.
-    return (getattr(entry, column.name) for column in fields(entry))
+    cells = _VALUES[type(entry)](entry)
+    return tuple([json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in cells])
 
 
 def _row(row: sqlite3.Row) -> dict[str, Any]:

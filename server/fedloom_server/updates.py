@@ -143,8 +143,8 @@ class MeanOfUpdates:
         rows = [row for level in self._metrics.values() for row in level.values()]
         if not rows:
             return [], {}
-        total = ExactMean(self._arrays, self._largest_weight)
-        for part in self._sums.values():
+        total, *others = self._sums.values() or [ExactMean(self._arrays, self._largest_weight)]
+        for part in others:
             total.merge(part)
         mean = total.mean(self._scaled)
         trained = {name: array for name, array in mean.items() if name not in self._statistics}

@@ -150,7 +150,7 @@ class Cohort:
         pupils = [Pupil(self.parts(client)[0], seed) for client, seed in job]
         try:
             with reproducible(0):
-                model = self.trainer.module(phase.arrays)
+                model = self.trainer.shared(phase.arrays)
                 rows, loss = self._fetch(phase.constants), self.task.loss
                 outcome = fit_stacked(
                     model, loss, rows, pupils, [phase.arrays], phase.training, phase.proximal_mu, out
@@ -182,7 +182,7 @@ class Cohort:
             base = self._base(phase.constants)
             return [self.trainer.evaluate(phase.arrays, View(base, part)) for part in parts]
         with reproducible(0):
-            model = self.trainer.module(phase.arrays)
+            model = self.trainer.shared(phase.arrays)
             return evaluate_stacked(model, self.task, self._fetch(phase.constants), parts)
 
     def _measuring(self, clients: Job, *, together: bool) -> list[Job]:

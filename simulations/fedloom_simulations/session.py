@@ -1,12 +1,13 @@
 """One simulated run from the first round to the files that it leaves."""
 
+import ctypes
 import hashlib
 import shutil
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from fedloom_simulations.attacks import POISONS, AttackedGrid
 from fedloom_simulations.faults import FaultyGrid
 from fedloom_simulations.setup import Setup
 
+_KEPT_MEMORY = (
+    32 << 20
+)  # bytes of a block below which freed memory stays with the process; the most glibc takes
 _SPARE_BYTES = 20_000_000  # the database, the report and the logs of a long run
 _COPIES = 12  # of the model: the last rounds with their strategy's state, best, open, safetensors, ONNX
 
@@ -43,6 +47,7 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     Returns:
         The exit code: 0, 1, 2 or 130.
     """
+    _keep_memory()
     trainer = TorchTrainer(setup.plan.task)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
@@ -73,6 +78,14 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             f"go on with: fedloom resume {setup.out}\n"
         )
     return code
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: a round frees and takes megabytes, and each new page costs a fault."""
+    with suppress(OSError, AttributeError):  # another libc
+        options = ctypes.CDLL(None).mallopt
+        options(-3, _KEPT_MEMORY)  # M_MMAP_THRESHOLD
+        options(-1, 16 * _KEPT_MEMORY)  # M_TRIM_THRESHOLD
 
 
 def _compare(setup: Setup, store: RunStore) -> None:

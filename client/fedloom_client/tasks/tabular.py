@@ -6,6 +6,8 @@ import numpy as np
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Standardize, Task, Training
+from fedloom_client.sources.packaged import packaged
+from fedloom_client.sources.splitting import stratified
 
 
 def model() -> nn.Module:
@@ -15,14 +17,11 @@ def model() -> nn.Module:
 
 def data(_: Path | None) -> Data:
     """Measurements (N, 30) as they are, `Standardize` scales them; a fifth of each class is held out."""
-    from sklearn.datasets import load_breast_cancer
-    from sklearn.model_selection import train_test_split
-
-    table = load_breast_cancer()
-    x, y = table.data.astype(np.float32), table.target.astype(np.int64)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
-    names = tuple(str(name) for name in table.target_names)
-    return Data(ArraySamples(x_train, y_train), ArraySamples(x_test, y_test), class_names=names)
+    table = np.loadtxt(packaged("sklearn", "datasets/data/breast_cancer.csv"), delimiter=",", skiprows=1)
+    x, y = table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64)
+    train, test = stratified(y)
+    names = ("malignant", "benign")
+    return Data(ArraySamples(x[train], y[train]), ArraySamples(x[test], y[test]), class_names=names)
 
 
 task = Task(

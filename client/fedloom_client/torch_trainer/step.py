@@ -12,7 +12,7 @@ from fedloom_client.torch_trainer.clipping import clip
 from fedloom_client.torch_trainer.failure import not_finite
 from fedloom_client.torch_trainer.gradients import GradientHealth
 from fedloom_client.torch_trainer.losses import LossFunction
-from fedloom_client.torch_trainer.optimisers import make_optimiser
+from fedloom_client.torch_trainer.optimisers import Optimiser
 from fedloom_client.trainer import Assignment
 
 
@@ -39,7 +39,7 @@ class Step:
         own = [(name, p.detach()) for name, p in named.items()] if self.mu else []
         self.start = [_tensor(anchor[name]) if anchor else p.clone() for name, p in own]
         self.offset = [_tensor(offset[name]) for name in named] if offset else []
-        self.optimiser = make_optimiser(self.parameters, self.training)
+        self.optimiser = Optimiser(self.parameters, self.training)
         self.health = GradientHealth(model)
 
     def __call__(self, x: Tensor, y: Tensor, *, epoch: int) -> float:

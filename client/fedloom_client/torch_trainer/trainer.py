@@ -32,6 +32,8 @@ class TorchTrainer:
         self._loss = LOSSES[task.loss]
         self._tensors = TensorCache(target_type(task.loss))
         self._template = self._made(_ANY_SEED)
+        self._plain = all(_is_plain(module) for module in self._template.modules())
+        self._spare: nn.Module | None = None
 
     @property
     def statistics(self) -> frozenset[str]:
@@ -55,6 +57,22 @@ class TorchTrainer:
             model = self._made(_ANY_SEED)
         load_arrays(model, arrays)
         return model
+
+    def shared(self, arrays: Arrays) -> nn.Module:
+        """A model with `arrays` in it, which the next call may overwrite: not to be trained in place.
+
+        It is made once where all of its layers are PyTorch's own, which keep nothing in themselves but
+        arrays: a copy takes longer than a small model's step.
+
+        Raises:
+            TrainingError: names, shapes or dtypes are not the model's.
+        """
+        if not self._plain:
+            return self.module(arrays)
+        if self._spare is None:
+            self._spare = copy.deepcopy(self._template)
+        load_arrays(self._spare, arrays)
+        return self._spare
 
     def fit(self, arrays: Arrays, shard: Shard, assignment: Assignment) -> Update:
         """Train from `arrays` on `shard.train`; equal arguments give equal results, bit for bit.
@@ -80,7 +98,7 @@ class TorchTrainer:
         if len(samples) == 0:
             return Evaluation(0.0, dict.fromkeys(names, 0.0), 0)
         with reproducible(_ANY_SEED):
-            outputs, targets = self._predict(self.module(arrays), samples)
+            outputs, targets = self._predict(self.shared(arrays), samples)
             loss = float(self._loss(outputs, targets))
         pair = outputs.numpy(), targets.numpy()
         metrics = {self.task.metric: standard_metric(self.task.loss, *pair)}
@@ -118,3 +136,8 @@ class TorchTrainer:
     def _made(self, seed: int) -> nn.Module:
         with reproducible(seed):
             return self.task.model()
+
+
+def _is_plain(module: nn.Module) -> bool:
+    kept = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return type(module).__module__.startswith("torch.nn.modules.") and not any(kept)

@@ -17,8 +17,8 @@ import torch
 from fedloom_client.loading import load_data, load_task
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.losses import LOSSES
-from fedloom_client.torch_trainer.optimisers import make_optimiser
 from fedloom_edge.cli import main as fedloom
+from fedloom_simulations.benchmarks.torch_optimiser import make_optimiser
 
 ROUNDS = {"digits": 50, "mnist": 15}  # until federated learning gets no further
 CLIENTS, SEEDS = 10, (1, 2, 3)

@@ -1,6 +1,6 @@
 """fedloom's backends and what they are measured against: a plain loop, pooled training, Flower with Ray.
 
-`python -m fedloom_simulations.benchmarks.peers SIDE WORKLOAD` runs one and prints the wall and the
+`python -m fedloom_simulations.benchmarks.peers SIDE WORKLOAD [ROUNDS]` runs one and prints the wall and the
 processor seconds of each round as JSON; `benchmarks.simulators` runs all of them in turn. Shards, model,
 optimiser, batch size and epochs are those of `fedloom simulate`, read from its own recipe; the peers use
 nothing else of fedloom. All sides measure the model on the test set each round, none on the clients.
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from torch import Tensor
 from fedloom_client.preprocess import prepare
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer.losses import LOSSES
-from fedloom_client.torch_trainer.optimisers import make_optimiser
 from fedloom_server.store import Round
+from fedloom_simulations.benchmarks.outside.run import PEERS
+from fedloom_simulations.benchmarks.torch_optimiser import make_optimiser
 
 OWN = str(Path(__file__).with_name("tasks.py"))
 
@@ -64,6 +66,10 @@ WORKLOADS = {
     "mobile": Workload(f"{OWN}:mobile", 20, 3),
     "ten-thousand": Workload(f"{OWN}:logistic", 10_000, 20, 0.1, "virtual:50"),
     "million": Workload(f"{OWN}:logistic", 1_000_000, 20, 0.001, "virtual:50"),
+    **{
+        f"scale-{clients}": Workload(f"{OWN}:logistic50", clients, rounds, partition="virtual:50")
+        for clients, rounds in ((10, 30), (100, 10), (1000, 4), (10_000, 2))
+    },
 }
 
 
@@ -229,6 +235,34 @@ def flower(workload: Workload) -> Clock:
     return clock
 
 
+def outside(workload: Workload, peer: str) -> Clock:
+    """Another simulator in an environment of its own."""
+    from fedloom_simulations.benchmarks.outside.run import become
+
+    side = Side(workload)
+    training = side.task.training
+    plain = training.optimizer == "sgd"
+    become(
+        peer,
+        {
+            "x": side.x.numpy(),
+            "y": side.y.numpy(),
+            "test_x": side.test[0].numpy(),
+            "test_y": side.test[1].numpy(),
+        },
+        [side.shards.parts(client)[0] for client in range(len(side.shards))],
+        {
+            "task": side.task.name,
+            "rounds": workload.rounds,
+            "cohort": max(int(len(side.shards) * workload.fraction), 1),
+            "lr": training.lr,
+            "momentum": 0.0 if plain else training.momentum,
+            "batch_size": training.batch_size,
+            "epochs": training.epochs,
+        },
+    )
+
+
 def _tensors(samples: Any) -> tuple[Tensor, Tensor]:
     x, y = samples.take(np.arange(len(samples)))
     return torch.from_numpy(np.array(x)), torch.from_numpy(np.array(y))
@@ -240,14 +274,17 @@ SIDES: dict[str, Callable[[Workload], Clock]] = {
     "loop": loop,
     "pooled": pooled,
     "flower": flower,
+    **{peer: partial(outside, peer=peer) for peer in PEERS},
 }
 
 
 def main() -> None:
     """Run one side of one workload."""
     torch.set_num_threads(1)
-    name, workload = sys.argv[1:3]
-    sys.stdout.write("\n" + json.dumps(SIDES[name](WORKLOADS[workload]).laps) + "\n")
+    name, workload = sys.argv[1], WORKLOADS[sys.argv[2]]
+    if len(sys.argv) > 3:
+        workload = replace(workload, rounds=int(sys.argv[3]))
+    sys.stdout.write("\n" + json.dumps(SIDES[name](workload).laps) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch import nn
 from fedloom_client import ArraySamples, Data, Task, Training
 from fedloom_client.tasks import digits as digits_task
 from fedloom_client.tasks import fashion as fashion_task
+from fedloom_simulations.benchmarks.outside import models
 
 SGD = Training(optimizer="sgd", lr=0.03, batch_size=10)
 
@@ -18,21 +19,6 @@ def _made_up(count: int, shape: tuple[int, ...]) -> ArraySamples:
     y = rng.integers(0, 10, count)
     x = rng.standard_normal((count, *shape), np.float32)
     return ArraySamples(x + (y / 10).astype(np.float32).reshape(-1, *[1] * len(shape)), y)
-
-
-def small_cnn() -> nn.Module:
-    """pfl-research's benchmark CNN: two convolutions, a pooling, two dense layers."""
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * 14 * 14, 128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
 
 
 def _separable(inner: int, outer: int, stride: int) -> nn.Sequential:
@@ -58,23 +44,15 @@ def _images(count: int) -> Data:
     return Data(_made_up(count, (3, 32, 32)), _made_up(1000, (3, 32, 32)))
 
 
-def _linear(pixels: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 10))
-
-
-def _mlp() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-
-
 def _fashion(folder: Path | None) -> Data:
     return fashion_task.data(folder)
 
 
-logistic = Task(name="logistic", model=lambda: _linear(784), data=_fashion, training=SGD)
-mlp = Task(name="mlp", model=_mlp, data=digits_task.data, training=Training(batch_size=16))
-cnn = Task(name="cnn", model=small_cnn, data=lambda _: _images(50_000), training=SGD)
+logistic = Task(name="logistic", model=models.logistic, data=_fashion, training=SGD)
+mlp = Task(name="mlp", model=models.mlp, data=digits_task.data, training=Training(batch_size=16))
+cnn = Task(name="cnn", model=models.small_cnn, data=lambda _: _images(50_000), training=SGD)
 mobile = Task(name="mobile", model=mobilenet, data=lambda _: _images(2_000), training=SGD)
-logistic50 = Task(name="logistic50", model=lambda: _linear(784), data=lambda _: _flat(55_556), training=SGD)
+logistic50 = Task(name="logistic50", model=models.logistic, data=lambda _: _flat(55_556), training=SGD)
 
 
 def _flat(count: int) -> Data:

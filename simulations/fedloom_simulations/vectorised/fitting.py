@@ -14,12 +14,13 @@ from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.loop import to_training_mode
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
+from fedloom_simulations.vectorised.chain import Chain
 from fedloom_simulations.vectorised.health import StackedHealth
-from fedloom_simulations.vectorised.lifting import Stack
+from fedloom_simulations.vectorised.lifting import Generators, Stack
 from fedloom_simulations.vectorised.losses import LOSSES
 from fedloom_simulations.vectorised.mode import StackedMode
 from fedloom_simulations.vectorised.optimisers import make_update
-from fedloom_simulations.vectorised.schedule import Course, course
+from fedloom_simulations.vectorised.schedule import Course, courses
 from fedloom_simulations.vectorised.stacking import Stacked
 
 Rows = Callable[[Indices], tuple[Tensor, Tensor]]
@@ -73,35 +74,39 @@ def fit_stacked(
     """
     size = training.batch_size
     to_training_mode(model, alone=min(len(pupils[0].examples), size) == 1)
-    state = Stacked(model, starts, len(pupils))
-    courses = [course(len(pupil.examples), training, pupil.seed) for pupil in pupils]
-    generators = [torch.Generator().manual_seed(pupil.seed) for pupil in pupils]
-    steps = _Steps(model, loss, state, training, proximal_mu, generators)
-    for step in range(len(courses[0].batches)):
+    chain = Chain.of(model)
+    state = Stacked(model, starts, len(pupils), chain.turned if chain else frozenset())
+    seeds = [pupil.seed for pupil in pupils]
+    ways = courses([len(pupil.examples) for pupil in pupils], training, seeds)
+    generators = Generators(seeds)
+    steps = _Steps(model, chain, loss, state, training, proximal_mu, generators)
+    for step in range(len(ways[0].batches)):
         batches = [
             pupil.examples[way.batches[step]]
-            for pupil, way in zip(pupils, courses, strict=True)
+            for pupil, way in zip(pupils, ways, strict=True)
             if len(way.batches) > step
         ]
         steps.take(rows, batches)
     state.write(out)
-    return steps.outcome(courses)
+    return steps.outcome(ways)
 
 
 class _Steps:
     """Takes the steps of a round, for the first clients as long as they have any."""
 
     def __init__(
-        self, model: nn.Module, loss: str, state: Stacked, training: Training, mu: float, generators: Any
+        self,
+        model: nn.Module,
+        chain: Chain | None,
+        loss: str,
+        state: Stacked,
+        training: Training,
+        mu: float,
+        generators: Generators,
     ) -> None:
         clients = len(generators)
-        self.model, self.loss_of, self.state, self.training, self.mu = (
-            model,
-            LOSSES[loss],
-            state,
-            training,
-            mu,
-        )
+        self.model, self.chain, self.loss_of = model, chain, LOSSES[loss]
+        self.state, self.training, self.mu = state, training, mu
         self.generators = generators
         self.names = list(state.trained)
         self.start = [p.detach().clone() for p in state.trained.values()] if mu else []
@@ -135,18 +140,14 @@ class _Steps:
     def outcome(self, courses: Sequence[Course]) -> Outcome:
         """Metrics and warnings of all clients."""
         health = self.health
-        metrics = [
-            {
-                "train-loss": float(self.loss_sum[k] / self.seen[k]),
-                "gradient-norm": float(health.mean[k]),
-                "gradient-norm-max": float(health.largest[k]),
-                "steps": float(health.steps[k]),
-                "epochs": float(way.epochs),
-            }
-            for k, way in enumerate(courses)
-        ]
+        with np.errstate(all="ignore"):
+            losses = self.loss_sum / self.seen
+        columns = (losses, health.mean, health.largest, health.steps.astype(np.float64))
+        names = ("train-loss", "gradient-norm", "gradient-norm-max", "steps", "epochs")
+        rows = zip(*(column.tolist() for column in columns), courses, strict=True)
+        metrics = [dict(zip(names, (*row, float(way.epochs)), strict=True)) for *row, way in rows]
         failed = {int(k) for k in np.flatnonzero(~self.finite)}
-        return Outcome(metrics, [health.warnings(k) for k in range(len(courses))], failed)
+        return Outcome(metrics, health.warnings(), failed)
 
     def _gradients(
         self, x: Tensor, y: Tensor, weights: Tensor, sizes: list[int]
@@ -156,14 +157,7 @@ class _Steps:
             self.active = len(sizes)
             self.trained = [p.detach()[: self.active].requires_grad_() for p in self.state.trained.values()]
             self.fixed = {name: value[: self.active] for name, value in self.state.fixed.items()}
-
-        def one(parameters: Any, buffers: Any, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-            outputs = functional_call(self.model, (parameters, buffers), (x,))
-            return (self.loss_of(outputs, y) * weight).sum()
-
-        named = dict(zip(self.names, self.trained, strict=True))
-        with StackedMode(Stack(sizes, self.generators[: self.active])):
-            losses = vmap(one)(named, self.fixed, x, y, weights)
+        losses = self._losses(x, y, weights, Stack(sizes, self.generators))
         found = torch.autograd.grad(losses.sum(), self.trained, allow_unused=True)
         if self.update is None:
             self.used = [i for i, g in enumerate(found) if g is not None]
@@ -173,6 +167,22 @@ class _Steps:
             torch.zeros_like(p) if g is None else g.contiguous()
             for g, p in zip(found, self.trained, strict=True)
         ]
+
+    def _losses(self, x: Tensor, y: Tensor, weights: Tensor, stack: Stack) -> Tensor:
+        """Losses (A,) of inputs (A, B, ...) and targets (A, B, ...)."""
+        named = dict(zip(self.names, self.trained, strict=True))
+        if self.chain is not None:
+            outputs = self.chain({**named, **self.fixed}, x, stack)
+            each = self.loss_of(outputs.flatten(0, 1), y.flatten(0, 1))
+            return (each.view_as(weights) * weights).sum(1)
+
+        def one(parameters: Any, buffers: Any, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+            outputs = functional_call(self.model, (parameters, buffers), (x,))
+            return (self.loss_of(outputs, y) * weight).sum()
+
+        with StackedMode(stack):
+            losses: Tensor = vmap(one)(named, self.fixed, x, y, weights)
+        return losses
 
     def _clip(self, gradients: list[Tensor], norms: NDArray[np.float64]) -> None:
         """As `torch_trainer.clipping.clip`, for each client."""

@@ -52,11 +52,14 @@ class StackedHealth:
         self.largest[:active] = np.fmax(self.largest[:active], total)
         return total
 
-    def warnings(self, client: int) -> tuple[str, ...]:
-        """Sentences about one client's round."""
-        exploded, starved = self._exploded[client], 2 * self._starved[client] > self._looks[client]
-        if not exploded.any() and not starved.any():
-            return ()
+    def warnings(self) -> list[tuple[str, ...]]:
+        """Sentences about each client's round."""
+        starved = 2 * self._starved > self._looks[:, None]
+        said = set(np.flatnonzero(starved.any(1) | self._exploded.any(1)).tolist())
+        return [self._sentences(k, starved[k]) if k in said else () for k in range(len(starved))]
+
+    def _sentences(self, client: int, starved: NDArray[np.bool_]) -> tuple[str, ...]:
+        exploded = self._exploded[client]
         worst = {name: float(ratio) for name, ratio in zip(self._layers, exploded, strict=True) if ratio}
         return sentences(worst, [name for name, weak in zip(self._layers, starved, strict=True) if weak])
 

@@ -1,6 +1,6 @@
 """Operations on stacked tensors, called from a model that `torch.func.vmap` runs for one client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,28 @@ class Stack:
 
     Attributes:
         sizes: examples of each client in this step; below the padded batch size B where ragged.
-        generators: of each client, for dropout; seeded as TorchTrainer seeds its own.
+        generators: of each client, for dropout.
     """
 
     sizes: list[int]
-    generators: list[torch.Generator]
+    generators: "Generators"
+
+
+class Generators:
+    """Torch's generators of K clients, seeded as TorchTrainer seeds its own, made when one is asked for."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = seeds
+        self._made: list[torch.Generator] = []
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def first(self, count: int) -> list[torch.Generator]:
+        """Those of the first clients."""
+        if not self._made:
+            self._made = [torch.Generator().manual_seed(seed) for seed in self._seeds]
+        return self._made[:count]
 
 
 class _Lift(torch.autograd.Function):

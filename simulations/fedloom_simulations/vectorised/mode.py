@@ -95,7 +95,7 @@ def _batch_norm(
 def _dropout(stack: Stack, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if not training or p == 0:
         return x
-    return lift(partial(_drop, stack, p, ()), x)
+    return lift(partial(drop, stack, p, ()), x)
 
 
 def _feature_dropout(
@@ -103,13 +103,14 @@ def _feature_dropout(
 ) -> Tensor:
     if not training or p == 0:
         return x
-    return lift(partial(_drop, stack, p, (1,) * (x.ndim - 2)), x)
+    return lift(partial(drop, stack, p, (1,) * (x.ndim - 2)), x)
 
 
-def _drop(stack: Stack, p: float, ones: tuple[int, ...], x: Tensor) -> Tensor:
+def drop(stack: Stack, p: float, ones: tuple[int, ...], x: Tensor) -> Tensor:
     """x (K, B, ...) times a mask of (K, B, ...), or of (K, B, C, *ones) for whole features."""
     noise = x.new_zeros(*x.shape[: x.ndim - len(ones)], *ones)
-    for k, (size, generator) in enumerate(zip(stack.sizes, stack.generators, strict=True)):
+    generators = stack.generators.first(len(stack.sizes))
+    for k, (size, generator) in enumerate(zip(stack.sizes, generators, strict=True)):
         # Numbers are drawn in the order of memory, so the axes of a client's mask must lie as its input's.
         like = noise[k, :size] if ones else torch.empty_like(x[k, :size])
         drawn = like.bernoulli_(1 - p, generator=generator)

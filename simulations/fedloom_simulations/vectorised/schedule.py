@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 
+import numpy as np
+
 from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
-from fedloom_client.seeds import generator
+from fedloom_client.seeds import derive_seed, streams
 from fedloom_client.training import Training
 
 WASTE = 0.2
@@ -25,9 +27,13 @@ class Course:
     epochs: int
 
 
-def course(examples: int, training: Training, seed: int) -> Course:
-    """The batches that `torch_trainer.loop.train` takes, in its order, as indices (b,) each."""
-    order = generator(seed, "order")
+def courses(examples: Sequence[int], training: Training, seeds: Sequence[int]) -> list[Course]:
+    """For each client the batches that `torch_trainer.loop.train` takes, in its order, as indices (b,)."""
+    orders = streams([derive_seed(seed, "order") for seed in seeds])
+    return [_course(count, training, order) for count, order in zip(examples, orders, strict=True)]
+
+
+def _course(examples: int, training: Training, order: np.random.Generator) -> Course:
     batches: list[Indices] = []
     for epoch in range(1, training.epochs + 1):
         batches += cut(order.permutation(examples), training.batch_size)

@@ -14,6 +14,7 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.trainer import Assignment
 from fedloom_simulations.cohort import allocate
+from fedloom_simulations.vectorised.chain import Chain
 from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
 from fedloom_simulations.vectorised.schedule import steps
 
@@ -212,3 +213,52 @@ def test_noise_that_is_not_dropout_is_refused():
 
     with pytest.raises(RuntimeError, match="random"):
         both(make(lambda: Noisy(6, 3)), samples(ROW, 60))
+
+
+class Wrapped(nn.Module):
+    """A model that is no chain of known layers, whatever is inside."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.inner = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+LAYERS = {
+    "linear": (lambda: (nn.Linear(6, 9, bias=False), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 3)), ROW),
+    "norms": (lambda: (nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.BatchNorm1d(8), Head(8)), ROW),
+    "convolution": (
+        lambda: (
+            nn.Conv2d(1, 6, 3, padding=1),
+            nn.GroupNorm(2, 6),
+            nn.MaxPool2d(2),
+            nn.Dropout2d(0.2),
+            nn.Conv2d(6, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        ),
+        IMAGE,
+    ),
+}
+
+
+@pytest.mark.parametrize("wrap", [nn.Sequential, Wrapped])
+@pytest.mark.parametrize("name", LAYERS)
+def test_chains_of_known_layers_and_all_other_models_train_the_same(name, wrap):
+    layers, shape = LAYERS[name]
+    known = wrap is nn.Sequential and name != "norms"  # a subclass of a layer is none that is known
+    assert (Chain.of(wrap(*layers())) is not None) == known
+    assert_equal(*both(make(lambda: wrap(*layers())), samples(shape, 60), epochs=2))
+
+
+def test_a_layer_that_is_shared_or_watched_is_no_known_chain():
+    shared = nn.Linear(6, 6)
+    assert Chain.of(nn.Sequential(shared, nn.ReLU(), shared)) is None
+    watched = nn.Linear(6, 3)
+    watched.register_forward_hook(lambda *_: None)
+    assert Chain.of(nn.Sequential(watched)) is None
