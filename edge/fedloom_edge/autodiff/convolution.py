@@ -7,6 +7,7 @@ dilation d, pads p.
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from fedloom_edge.autodiff.depthwise import small_depthwise
@@ -158,12 +159,12 @@ def _shifts(x: str, move: Window, results: tuple[int, ...], g: Tape) -> Iterator
     """For each element of the kernel the part of X that lies under it; `results` is D's spatial shape."""
     rank = len(move.kernel)
     axes = list(range(2, 2 + rank))
+    if rank == 2 and move.strides[0] == move.strides[1] > 1:
+        yield from _shifts_of_phases(x, move, results, g)
+        return
     x = _padded(x, move, g)
     if math.prod(move.kernel) == 1 and set(move.strides) == {1}:
         yield x
-        return
-    if rank == 2 and move.strides[0] == move.strides[1] > 1:
-        yield from _shifts_of_phases(x, move, results, g)
         return
     for offset in itertools.product(*map(range, move.kernel)):
         starts = [o * e for o, e in zip(offset, move.dilations, strict=True)]
@@ -175,7 +176,7 @@ def _shifts(x: str, move: Window, results: tuple[int, ...], g: Tape) -> Iterator
 
 
 def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -> Iterator[str]:
-    """The same of padded X with equal strides: X is cut into its phases once, and parts of these are dense.
+    """The same with equal strides: padded X is cut into its phases once, and parts of these are dense.
 
     A dense slice takes a fifth of the time of a strided one.
     """
@@ -184,7 +185,8 @@ def _shifts_of_phases(x: str, move: Window, results: tuple[int, ...], g: Tape) -
         stride * (o - 1) + (k - 1) * e + 1
         for o, k, e in zip(results, move.kernel, move.dilations, strict=True)
     ]
-    x = g.pad(x, 4, {axis: (0, -r % stride) for axis, r in enumerate(reach, start=2)})
+    end = tuple(e + (-r) % stride for e, r in zip(move.end, reach, strict=True))  # to whole phases
+    x = _padded(x, replace(move, end=end), g)
     phases = g.ops(
         "Split", g.op("SpaceToDepth", x, blocksize=stride), outputs=stride**2, axis=1, num_outputs=stride**2
     )

@@ -110,6 +110,24 @@ def test_lora_starts_unchanged_trains_its_adapters_alone_and_merges():
     np.testing.assert_allclose(plain(merged, x), low(trained, x), rtol=1e-4, atol=1e-5)
 
 
+def test_lora_adapts_products_with_and_without_a_bias():
+    torch.manual_seed(0)
+    case = CASES["transformer"]
+    module = case.model().eval()
+    model = model_of(module, case.shape)
+    adapted = add_lora(model, 2)
+    assert {"MatMul", "Gemm"} <= {n.op_type for n in model.graph.node}
+    x, y = batch(case.shape)
+    step = loaded(adapted, trainable="lora")
+    losses = [step(x, y, lr=0.05)[0] for _ in range(20)]
+    assert losses[-1] < losses[0] - 0.02
+    own = {i.name: numpy_helper.to_array(i) for i in adapted.graph.initializer} | step.arrays()
+    plain, low = (Evaluator(build_evaluation(m).SerializeToString()) for m in (model, adapted))
+    given = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    merged = given | merge_lora(adapted, step.arrays())
+    np.testing.assert_allclose(plain(merged, x), low(own, x), rtol=1e-4, atol=1e-5)
+
+
 def test_any_batch_size_gives_what_its_own_graph_gives():
     model = model_of(network())
     fixed, general = loaded(model, size=6), loaded(model, size=9)
