@@ -12,7 +12,7 @@ from fedloom_edge.arrays import Arrays
 from fedloom_simulations.cohort import Cohort, Job, Phase, allocate
 
 BACKENDS = ("auto", "torch", "vmap")
-_ENOUGH = 6  # clients that fit the processor's caches together, from which stacking was measured to pay
+_ENOUGH = 5  # clients that fit the processor's caches together, from which stacking was measured to pay
 _TOLERANCE = 0.01  # of an update's length after a few steps of plain SGD; rounding makes some 1e-5
 _STEPS = 2
 
