@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             enrol=enrol_address(arguments.listen, arguments.enrol),
             min_devices=arguments.min_devices,
             quorum=quorum,
+            heartbeat=quorum.heartbeat,
         ),
         fleet,
     )

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 MIN_PATIENCE = 60.0
+HEARTBEAT = 5.0
+"""Seconds between two heartbeats of a device, if the grace is long enough for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,11 @@ class Quorum:
     grace: float = 60.0
     patience: float = 3.0
     deadline: float = 3600.0
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two heartbeats: several must fit into the grace."""
+        return min(HEARTBEAT, self.grace / 4)
 
     def needed(self, asked: int) -> int:
         """How many answers make a quorum of `asked` devices."""

@@ -56,8 +56,6 @@ from fedloom_server.tensorboard import TensorBoardLog
 
 log = logging.getLogger("fedloom.link")
 
-_HEARTBEAT = 5.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
@@ -258,7 +256,7 @@ class Serving:
             run=run,
             task=self.plan.task.name,
             task_digest=digest,
-            heartbeat=_HEARTBEAT,
+            heartbeat=self.quorum.heartbeat,
             depot=Depot(artefact, why),
         )
         listen = "127.0.0.1:0" if local else self.options.listen

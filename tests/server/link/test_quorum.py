@@ -40,3 +40,8 @@ def test_a_slow_device_has_a_minute_at_least():
 
 def test_the_deadline_ends_a_phase_in_any_case():
     assert over(1, elapsed=1000)
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(60, 5), (20, 5), (2, 0.5)])
+def test_several_heartbeats_fit_into_the_grace(grace, seconds):
+    assert Quorum(grace=grace).heartbeat == seconds
