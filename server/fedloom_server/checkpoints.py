@@ -122,10 +122,15 @@ class Checkpoints:
         values = (number - self._keep.last, self._keep.every, every)
         with self._store.transaction():
             self._store.execute(f"DELETE FROM checkpoint WHERE NOT ({stays})", values)
-            oldest = "(SELECT min(id) FROM checkpoint)"
-            same = "SELECT max(checkpoint) FROM client_state c WHERE c.client = client_state.client"
+            # A state stays where it is its client's newest for some checkpoint; one that only a save of
+            # an open round knew, and a later save replaced, goes.
+            newer = (
+                "SELECT 1 FROM client_state n WHERE n.client = client_state.client "
+                "AND n.checkpoint > client_state.checkpoint AND n.checkpoint <= k.id"
+            )
             self._store.execute(
-                f"DELETE FROM client_state WHERE checkpoint < ({same} AND c.checkpoint <= {oldest})"
+                "DELETE FROM client_state WHERE NOT EXISTS (SELECT 1 FROM checkpoint k "
+                f"WHERE k.id >= client_state.checkpoint AND NOT EXISTS ({newer}))"
             )
         used = set(keep)
         for row in self._store.execute("SELECT state FROM checkpoint"):

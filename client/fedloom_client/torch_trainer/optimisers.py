@@ -1,7 +1,7 @@
 """Optimisers by the names that `Training.optimizer` takes, with PyTorch's semantics, defaults and kernels.
 
-The kernels are called without `torch.optim.Optimizer`, whose first use imports torch's compiler: a
-second and 100 MB on a fast machine, and several seconds on a device.
+The kernels are called without `torch.optim.Optimizer`, whose first use imports torch's compiler: nearly a
+second on a desktop processor.
 """
 
 from collections.abc import Callable, Iterable, Sequence
