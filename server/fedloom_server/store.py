@@ -12,6 +12,7 @@ from importlib import resources
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
@@ -184,6 +185,7 @@ class RunStore:
         except BlockingIOError:
             self.close()
             raise InputError(f"{self.folder}: another process is at work on this run") from None
+        _LOCKED.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -197,6 +199,9 @@ class RunStore:
         with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -346,6 +351,18 @@ class RunStore:
     def _write(self, table: str, rows: Iterable[tuple[Any, ...]], *, columns: int) -> None:
         marks = ", ".join("?" * columns)
         self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+
+
+_LOCKED: WeakSet[RunStore] = WeakSet()
+
+
+def _unlock_in_child() -> None:
+    # A worker process may outlive its killed parent by a moment, in which the run can be resumed.
+    for store in _LOCKED:
+        store._unlock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

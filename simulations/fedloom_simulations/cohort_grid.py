@@ -42,6 +42,7 @@ class CohortGrid(InlineGrid):
         backend: auto, torch or vmap.
         workers: processes; 0 for as many as pay.
         note: is told once what was chosen, and once what could not be stacked.
+        chosen: whether the run has begun with `backend`, so that nothing is to be chosen.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class CohortGrid(InlineGrid):
         backend: str,
         workers: int,
         note: Callable[[str, str], None],
+        *,
+        chosen: bool = False,
     ) -> None:
         super().__init__(app, clients)
         self._mods, self._backend, self._wanted, self._note = mods, backend, workers, note
         self._cohort = Cohort(recipe)
-        self._choice: Choice | None = None
+        self._choice = Choice(backend, "as before") if chosen else None
         self._workers: Workers | None = None
         self._expected: list[Message] = []
         self._slowest = 0.0

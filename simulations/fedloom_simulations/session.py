@@ -191,8 +191,11 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
             sys.stderr.write(f"fedloom: {reason}\n")
 
     # A run that goes on keeps what it began with, whatever this machine or version would choose.
-    backend = store.facts().get("backend") or setup.backend
-    grid = CohortGrid(app, setup.recipe, setup.plan.clients, setup.mods, backend, setup.workers, note)
+    before = store.facts().get("backend")
+    grid = CohortGrid(
+        app, setup.recipe, setup.plan.clients, setup.mods, before or setup.backend, setup.workers, note,
+        chosen=before is not None,
+    )  # fmt: skip
     with closing(grid):
         federation.run(_disturbed(setup, grid))
 

@@ -1,7 +1,9 @@
 """A run that dies between any two replies goes on to the same bits, and damage is found and said."""
 
 import json
+import multiprocessing
 import random
+import time
 
 import numpy as np
 import pytest
@@ -179,6 +181,18 @@ def test_one_process_at_a_time_works_on_a_run(session, tmp_path):
     session("run", rounds=1)
     with RunStore.reopen(tmp_path / "run"), pytest.raises(InputError, match="another process"):
         RunStore.reopen(tmp_path / "run")
+
+
+def test_a_worker_that_outlives_its_process_does_not_hold_the_run(session, tmp_path):
+    session("run", rounds=1)
+    with RunStore.reopen(tmp_path / "run"):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        worker.start()
+    try:
+        RunStore.reopen(tmp_path / "run").close()
+    finally:
+        worker.kill()
+        worker.join()
 
 
 @pytest.mark.parametrize("rounds", [1, 2])

@@ -27,6 +27,8 @@ def interrupt_when(folder: Path, reached, *options: str) -> subprocess.Completed
         text=True,
         # A session of its own, so that the signal reaches the run alone, as Ctrl-C does in a shell.
         start_new_session=True,
+        # A test suite in the background of a shell ignores the signal, and so would the run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not reached(folder):

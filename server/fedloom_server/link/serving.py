@@ -128,7 +128,8 @@ class Serving:
         handler = RichHandler(show_path=False, show_level=False, log_time_format="[%X]")
         logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[handler])
         # systemd stops a unit with SIGTERM: the round is broken off, devices are told, nothing is lost.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        # Not by way of SIGINT, which a shell has its background jobs ignore.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with ExitStack() as stack:
                 made = RunStore.reopen(self.out) if self.resume else RunStore.create(self.out, self._facts())

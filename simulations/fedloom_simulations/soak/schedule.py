@@ -128,6 +128,7 @@ def run_schedule(schedule: Schedule, folder: Path, whole: Whole | None = None) -
     last = run_command(argv, conditions)
     if last != whole.code:
         outcome.faults.append(f"exit code {last} instead of {whole.code}")
+        return outcome
     outcome.faults += compare(whole.folder, broken)
     if running := left_running(conditions.mark):
         outcome.faults.append(f"processes left: {running}")
