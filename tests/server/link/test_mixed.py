@@ -2,14 +2,13 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 
 from fedloom_server.store import RunStore
 
-from .conftest import until
+from .conftest import free_ports, until
 
 FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 
@@ -32,13 +31,6 @@ def running(folder, name, *arguments):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
-
-
-def free_ports():
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def invited(folder, device):
