@@ -17,14 +17,9 @@ FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 def running(folder, name, *arguments):
     """A command in the background, with its output in a file; ended when it is no longer needed."""
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*FEDLOOM, *arguments],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            # As in the background of a shell, whose jobs ignore Ctrl-C: SIGTERM must do.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
+        # As in the background of a shell, whose jobs ignore Ctrl-C: SIGTERM must do.
+        command = ["env", "--ignore-signal=INT", *FEDLOOM, *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         yield process
     finally:
