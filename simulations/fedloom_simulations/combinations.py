@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
 from fedloom_server.strategies import client_mods
-from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.attacks import POISONS, TOGETHER, Attack
 from fedloom_simulations.faults import Faults
 
 
@@ -32,6 +32,7 @@ def refuse_combinations(
     Raises:
         InputError: two options do not go together.
     """
+    secure = arguments.secure_aggregation
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
@@ -71,6 +72,16 @@ def refuse_combinations(
             arguments.compress and client_mods(arguments.strategy),
             f"strategy {arguments.strategy} clips what clients send, which --compress has encoded by then; "
             "use dp-server-fixed or dp-server-adaptive",
+        ),
+        (
+            secure and arguments.mode is not None,
+            "--secure-aggregation sums over clients that begin and end a round together, which they do not "
+            "under --mode; leave it out",
+        ),
+        (
+            secure and attack is not None and attack.name in TOGETHER,
+            f"--attack {attack.name if attack else ''} looks at accomplices' updates, which the kit cannot "
+            "under --secure-aggregation; use signflip, scale, noise, labelflip or backdoor",
         ),
     )
     for refused, sentence in refusals:

@@ -13,7 +13,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
 from fedloom_client.orders import Orders
+from fedloom_client.secure.flower import masking
 from fedloom_client.shards import ShardRecipe, Shards
+from fedloom_client.task import Task
+from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
@@ -22,10 +25,11 @@ from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan, Watcher
 from fedloom_server.norms import GuardSettings
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
-from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.attacks import POISONS, Attack, attacking_client
 from fedloom_simulations.combinations import keeps_memory, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
@@ -99,6 +103,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
     refuse_combinations(arguments, strategy, attack, faults, resume=resume)
+    secure = secure_settings(arguments, settings, strategy, clients)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -115,11 +120,12 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             orders=orders,
             guard=override(GuardSettings(), settings["guard"], "guard"),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
+            secure=secure,
             deadline=arguments.deadline,
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=[*([faulty_client(faults)] if faults else []), *client_mods(arguments.strategy)],
+        mods=_mods(arguments.strategy, task, secure, attack, faults, clients),
         faults=faults,
         attack=attack,
         engine=arguments.engine,
@@ -135,6 +141,23 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _mods(
+    strategy: str,
+    task: Task,
+    secure: SecureSettings | None,
+    attack: Attack | None,
+    faults: Faults | None,
+    clients: int,
+) -> list[Mod]:
+    """What clients wrap around training, the outermost first."""
+    mods = [faulty_client(faults)] if faults else []
+    if secure is None:
+        return [*mods, *client_mods(strategy)]
+    if attack and attack.name not in POISONS:  # which a grid could not do to masked updates
+        mods.append(attacking_client(attack, clients))
+    return [masking(TorchTrainer(task).statistics), *mods]
 
 
 def _check_engine(arguments: argparse.Namespace) -> None:

@@ -49,6 +49,7 @@ from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import versions
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import secure_settings
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_server.strategies import client_mods, make_strategy
 from fedloom_server.strategy_state import require_codec
@@ -113,6 +114,8 @@ class Serving:
             optimizer=training.optimizer,
         )
         require_codec(strategy)
+        secure = secure_settings(options, settings, strategy, plan.clients)
+        plan = replace(plan, secure=secure)
         return cls(
             options=options,
             plan=plan,
