@@ -16,7 +16,7 @@ from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import Compression, parse_codec
+from fedloom_edge.compression import Compression, codec_of_round, parse_codec
 
 COMPRESS = "compress"
 RUN = "run"
@@ -45,6 +45,10 @@ class Orders:
     def __post_init__(self) -> None:
         if self.compress:
             parse_codec(self.compress)
+
+    def at_round(self, number: int) -> Self:
+        """The orders of one round."""
+        return replace(self, compress=codec_of_round(self.compress, number)) if self.compress else self
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
