@@ -52,19 +52,19 @@ def start(tmp_path):
         process.wait(30)
 
 
-def simulated(folder):
-    options = ["--clients", "2", "--rounds", "1", "--out", str(folder)]
+def simulated(folder, clients=2, *more):
+    options = ["--clients", str(clients), "--rounds", "1", "--out", str(folder), *more]
     assert main(["simulate", "digits", *options, "--backend", "torch"]) == 0
     return json.loads((folder / "result.json").read_text())
 
 
-def served(start, tmp_path, address, *trust):
-    """One round by two nodes at `address`."""
+def served(start, tmp_path, address, *trust, clients=2, more=""):
+    """One round by some nodes at `address`."""
     run, environment = start
-    for index in (0, 1):
+    for index in range(clients):
         where = ("--superlink", address, "--port", str(PORT + 3 + index))
         run("flower-supernode", *trust, *where, "--node-config", f"partition-id={index}")
-    config = f"out='{tmp_path / 'run'}' rounds=1"
+    config = f"out='{tmp_path / 'run'}' rounds=1 clients={clients} {more}"
     command = [BIN / "flwr", "run", PROJECT, "here", "--run-config", config]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     until((tmp_path / "run" / "result.json").exists, 300)
@@ -79,6 +79,17 @@ def test_the_same_weights_as_in_a_simulation(start, tmp_path):
     result = served(start, tmp_path, f"127.0.0.1:{PORT}", "--insecure")
     assert result["arrays_sha256"] == simulated(tmp_path / "simulated")["arrays_sha256"]
     assert result["engine"] == "superlink"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_masked_updates_come_to_the_same_weights(start, tmp_path):
+    start[0]("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(PORT))
+    time.sleep(6)
+    more = {"clients": 3, "more": "secure-aggregation=true"}
+    result = served(start, tmp_path, f"127.0.0.1:{PORT}", "--insecure", **more)
+    expected = simulated(tmp_path / "simulated", 3, "--secure-aggregation")
+    assert result["arrays_sha256"] == expected["arrays_sha256"]
 
 
 @pytest.mark.slow
