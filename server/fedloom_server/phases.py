@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
+from fedloom_edge.arrays import arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
 from fedloom_server.guard import Finding
@@ -16,6 +17,8 @@ from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.privacy.run_privacy import keep_whole
 from fedloom_server.spread import Spread, spread
 from fedloom_server.stacked import StackedReplies
 from fedloom_server.strategies import is_server_optimizer, nodes_needed
@@ -53,6 +56,8 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
+        if run.privacy is not None and run.privacy.secret and (over := run.privacy.over(opened.number)):
+            raise RunError(f"round {opened.number}: {reason}; asked again, {over}")
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
@@ -66,6 +71,9 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
+    if run.privacy is not None:
+        asked = {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
+        run.privacy.asked(opened.number, sorted(asked - opened.batch.entries.keys()))
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
@@ -82,12 +90,17 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
         return None, f"the strategy made no model out of {opened.batch.accepted} updates"
     merged = {**from_record(arrays), **measured}
     merged = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    if run.privacy is not None:
+        merged = keep_whole(run.arrays, merged, run.trainer.statistics)
     if not all(np.isfinite(array).all() for array in merged.values()):
         return None, "the strategy made a model with values that are not finite; lower its learning rate"
+    if run.privacy is not None:
+        run.privacy.made(opened.number, arrays_sha256(merged))
     run.arrays = merged
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
-    return RoundNorms.of(list(opened.batch.norms.values())), ""
+    norms = list(opened.batch.norms.values())
+    return RoundNorms.of(norms) if norms else RoundNorms(0.0, 0.0), ""
 
 
 def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
@@ -101,7 +114,8 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     orders = run.plan.orders.to_config()
     config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
-    messages = _with_stand_ins(run, opened, messages)
+    if not isinstance(run.strategy, PrivateMean):  # there everybody takes part by a coin of its own
+        messages = _with_stand_ins(run, opened, messages)
     run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
     return messages
@@ -173,7 +187,7 @@ def _remember(run: "Federation", opened: OpenRound) -> None:
 def _too_few(run: "Federation", opened: OpenRound) -> str:
     batch = opened.batch
     needed = max(math.ceil(run.plan.guard.quorum * len(batch.entries)), 1)
-    if batch.accepted >= needed:
+    if batch.accepted >= needed or (not batch.entries and isinstance(run.strategy, PrivateMean)):
         return ""
     if not batch.accepted:
         return f"no usable update from {len(batch.entries)} clients; {batch.first_fault()}"

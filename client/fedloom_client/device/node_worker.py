@@ -108,6 +108,7 @@ def _assignment(work: pb.Work, watch: Watch) -> Assignment:
         proximal_mu=work.proximal_mu,
         progress=watch.progress,
         enough=watch.passed if watch.until < math.inf else None,
+        secret=True,
     )
 
 
