@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 from fedloom_client.node import Node
 from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.records import from_record, to_record
+from fedloom_client.secure.flower import ACTION, secure_step
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
@@ -31,10 +32,12 @@ MEMORY = "memory"
 def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
     """A ClientApp whose node `partition-id` (of its node config) trains on that shard of `recipe`.
 
-    It answers `query` (examples and the preprocessing summary), `train` and `evaluate`.
+    It answers `query` (examples and the preprocessing summary), `train`, `evaluate`, and the steps of
+    secure aggregation, for which `secure.flower.masking` must be among the mods.
     """
     app = ClientApp()
     app.query()(_guarded(recipe, _describe))
+    app.query(ACTION)(_guarded(recipe, _secure))
     app.train(mods=mods)(_guarded(recipe, _train))
     app.evaluate()(_guarded(recipe, _evaluate))
     return app
@@ -87,6 +90,10 @@ def _describe(member: _Member, message: Message, context: Context) -> RecordDict
         "validation-examples": described.validation,
     }
     return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
+
+
+def _secure(member: _Member, message: Message, context: Context) -> RecordDict:
+    return secure_step(message, context)
 
 
 def _train(member: _Member, message: Message, context: Context) -> RecordDict:

@@ -25,7 +25,7 @@ RUN = "run"
 """Key of the run's name among a device's settings: whose memory is meant."""
 ALGORITHM = "algorithm"
 """Key of an algorithm's name, what the keys of its options begin with, and its part of a client's memory."""
-SETTINGS = ("training.", COMPRESS, ALGORITHM, PREFIX)
+SETTINGS = ("training.", COMPRESS, ALGORITHM, PREFIX, "secure.")
 """What the keys of a message's settings begin with."""
 
 

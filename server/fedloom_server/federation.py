@@ -36,6 +36,7 @@ from fedloom_server.privacy.options import run_warnings
 from fedloom_server.privacy.run_privacy import RunPrivacy
 from fedloom_server.reputation import Reputation
 from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
+from fedloom_server.secure.settings import SecureSettings
 from fedloom_server.store import ClientRow, Round, RunStore
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
@@ -58,6 +59,7 @@ class Plan:
         orders: what clients do around training.
         guard: what is done with outliers, and how many good updates a round needs.
         keep: which checkpoints stay on disk.
+        secure: how updates are summed without being seen; None to look at each.
         deadline: seconds that a phase of a round waits for replies; None to wait for all.
         save_seconds: least time between two saves of an open round.
         privacy: how much privacy may be spent; None for no limit.
@@ -74,6 +76,7 @@ class Plan:
     orders: Orders = field(default_factory=Orders)
     guard: GuardSettings = field(default_factory=GuardSettings)
     keep: Keep = field(default_factory=Keep)
+    secure: SecureSettings | None = None
     deadline: float | None = None
     save_seconds: float = 2.0
     privacy: Budget | None = None
@@ -262,8 +265,8 @@ class Federation:
 
     def _round(self, opened: OpenRound) -> None:
         if opened.batch.phase == "train":
-            norms = train_clients(self, opened)
-            self.past = [*self.past, norms][-PAST:]
+            if (norms := train_clients(self, opened)) is not None:
+                self.past = [*self.past, norms][-PAST:]
             opened.rows |= opened.batch.entries
             opened.note_faults()
             opened.batch = Batch(opened.number, "evaluate", self.plan.task.metric)

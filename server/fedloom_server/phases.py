@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
-from fedloom_edge.arrays import arrays_sha256
+from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
 from fedloom_server.guard import Finding
@@ -19,6 +19,8 @@ from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
 from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.privacy.run_privacy import keep_whole
+from fedloom_server.secure.session import Session
+from fedloom_server.secure.unmasking import UnmaskingError
 from fedloom_server.spread import Spread, spread
 from fedloom_server.stacked import StackedReplies
 from fedloom_server.strategies import is_server_optimizer, nodes_needed
@@ -28,6 +30,7 @@ from fedloom_server.updates import (
     collect,
     same_metrics,
     split_statistics,
+    total_for_strategy,
     uses_evaluations,
 )
 
@@ -35,19 +38,19 @@ if TYPE_CHECKING:
     from fedloom_server.federation import Federation
 
 
-def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
+def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms | None:
     """Train until enough updates are good: afterwards `run.arrays` are the new global arrays.
 
     Returns:
-        Statistics of the norms of this round's updates.
+        Statistics of the norms of this round's updates, if they are known.
 
     Raises:
         RunError: every attempt had too few good updates.
     """
     while True:
-        norms, reason = _attempt(run, opened)
-        if norms is not None:
-            return norms
+        if not (reason := _attempt(run, opened)):
+            norms = list(opened.batch.norms.values())
+            return RoundNorms.of(norms) if norms else None
         opened.note_faults()
         opened.note("repeated", attempt=opened.attempt, reason=reason)
         opened.rows |= {row.client: row for row in opened.batch.rows if row.status != "ok"}
@@ -62,18 +65,18 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
 
-def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, str]:
-    """One attempt at training; gives its norms, or None and why it was not enough."""
+def _attempt(run: "Federation", opened: OpenRound) -> str:
+    """One attempt at training; gives why it was not enough, or nothing."""
     statistics = run.trainer.statistics if is_server_optimizer(run.strategy) else frozenset[str]()
+    if run.plan.secure is not None:
+        return _secure_attempt(run, opened, statistics)
     updates = collect(run.strategy, run.arrays, statistics, run.most_examples)
     if opened.updates:
         updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
-    if run.privacy is not None:
-        asked = {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
-        run.privacy.asked(opened.number, sorted(asked - opened.batch.entries.keys()))
+    _charge(run, opened, messages)
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
@@ -82,25 +85,57 @@ def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, s
     opened.train_seconds = opened.elapsed()
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
+    return _too_few(run, opened) or _aggregate(run, opened, *updates.for_strategy())
+
+
+def _secure_attempt(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> str:
+    """The same with updates that nobody sees; an open round is not saved, it begins anew with other keys."""
+    session = Session(run, opened)
+    asked = session.agree(_assignments(run, opened, statistics))
+    _charge(run, opened, asked)
+    _exchange(run, opened, asked, session, lambda: None)
+    opened.train_seconds = opened.elapsed()
+    for client, reason in session.lost.items():
+        opened.batch.missing(client, reason)
+    _remember(run, opened)
     if reason := _too_few(run, opened):
-        return None, reason
-    replies, measured = updates.for_strategy()
+        return reason
+    try:
+        total = session.unmask()
+    except UnmaskingError as error:
+        return str(error)
+    if reason := _aggregate(run, opened, *total_for_strategy(total, statistics)):
+        # Not repeated: equal updates of other clients would make a second sum, and the difference known.
+        raise RunError(f"round {opened.number}: {reason}")
+    if total.clipped:
+        opened.note("warning", reason=f"{total.clipped} clients clipped their updates to secure.clip")
+    return ""
+
+
+def _charge(run: "Federation", opened: OpenRound, messages: Sequence[Message]) -> None:
+    """Account for what clients will send, before they are asked to."""
+    if run.privacy is not None:
+        asked = {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
+        run.privacy.asked(opened.number, sorted(asked - opened.batch.entries.keys()))
+
+
+def _aggregate(run: "Federation", opened: OpenRound, replies: list[Message], measured: Arrays) -> str:
+    """New global arrays of what the strategy makes of `replies`; gives why there are none, or nothing."""
     arrays, metrics = run.strategy.aggregate_train(opened.number, replies)
     if arrays is None:
-        return None, f"the strategy made no model out of {opened.batch.accepted} updates"
+        return f"the strategy made no model out of {opened.batch.accepted} updates"
     merged = {**from_record(arrays), **measured}
     merged = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
     if run.privacy is not None:
         merged = keep_whole(run.arrays, merged, run.trainer.statistics)
     if not all(np.isfinite(array).all() for array in merged.values()):
-        return None, "the strategy made a model with values that are not finite; lower its learning rate"
+        return "the strategy made a model with values that are not finite; lower its learning rate"
     if run.privacy is not None:
         run.privacy.made(opened.number, arrays_sha256(merged))
     run.arrays = merged
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
-    norms = list(opened.batch.norms.values())
-    return RoundNorms.of(norms) if norms else RoundNorms(0.0, 0.0), ""
+    return ""
 
 
 def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:

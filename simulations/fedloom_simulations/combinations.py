@@ -12,7 +12,7 @@ from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
 from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.attacks import POISONS, TOGETHER, Attack
 from fedloom_simulations.faults import Faults
 
 
@@ -46,6 +46,7 @@ def refuse_combinations(
     Raises:
         InputError: two options do not go together.
     """
+    secure = arguments.secure_aggregation
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
@@ -91,6 +92,16 @@ def refuse_combinations(
             late and (central or training.dp_noise or isinstance(strategy, LocalPrivacy)),
             "--mode async mixes updates of several rounds, which the privacy ledger counts round by round; "
             "use sync or semisync",
+        ),
+        (
+            secure and arguments.mode is not None,
+            "--secure-aggregation sums over clients that begin and end a round together, which they do not "
+            "under --mode; leave it out",
+        ),
+        (
+            secure and attack is not None and attack.name in TOGETHER,
+            f"--attack {attack.name if attack else ''} looks at accomplices' updates, which the kit cannot "
+            "under --secure-aggregation; use signflip, scale, noise, labelflip or backdoor",
         ),
     )
     for refused, sentence in refusals:

@@ -211,7 +211,7 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
 
 def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
-    if setup.attack and setup.attack.name not in POISONS:
+    if setup.attack and setup.attack.name not in POISONS and setup.plan.secure is None:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
     if setup.faults:
         grid = FaultyGrid(grid, setup.faults)

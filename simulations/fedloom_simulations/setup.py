@@ -13,7 +13,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
 from fedloom_client.orders import Orders
+from fedloom_client.secure.flower import masking
 from fedloom_client.shards import ShardRecipe, Shards
+from fedloom_client.task import Task
+from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
@@ -24,10 +27,11 @@ from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.options import guard_settings
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store import DATABASE
 from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
-from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_simulations.attacks import POISONS, Attack, attacking_client
 from fedloom_simulations.combinations import goes_alone, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
@@ -104,6 +108,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
     refuse_combinations(arguments, strategy, training, attack, faults, resume=resume)
+    secure = secure_settings(arguments, settings, strategy, clients)
     privacy = Budget.parse(arguments.privacy) if arguments.privacy else None
     if not resume:
         sizes = (len(shards.parts(client)[0]) for client in range(clients))
@@ -124,12 +129,13 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             orders=orders,
             guard=guard_settings(settings["guard"], strategy),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
+            secure=secure,
             deadline=arguments.deadline,
             privacy=privacy,
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=[*([faulty_client(faults)] if faults else []), *MODS],
+        mods=_mods(task, secure, attack, faults, clients),
         faults=faults,
         attack=attack,
         engine=arguments.engine,
@@ -145,6 +151,22 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _mods(
+    task: Task,
+    secure: SecureSettings | None,
+    attack: Attack | None,
+    faults: Faults | None,
+    clients: int,
+) -> list[Mod]:
+    """What clients wrap around training, the outermost first."""
+    mods = [faulty_client(faults)] if faults else []
+    if secure is None:
+        return [*mods, *MODS]
+    if attack and attack.name not in POISONS:  # which a grid could not do to masked updates
+        mods.append(attacking_client(attack, clients))
+    return [masking(TorchTrainer(task).statistics), *mods, *MODS]
 
 
 def _check_engine(arguments: argparse.Namespace) -> None:

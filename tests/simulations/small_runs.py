@@ -56,7 +56,16 @@ class SmallRuns:
         (folder / "small.py").write_text(task)
 
     def go(
-        self, name, strategy="fedavg", *, kill=0, rounds=3, options=None, partition="dirichlet:0.5", **plan
+        self,
+        name,
+        strategy="fedavg",
+        *,
+        kill=0,
+        rounds=3,
+        options=None,
+        partition="dirichlet:0.5",
+        mods=None,
+        **plan,
     ):
         """Gives rounds, events, metric by client, and the global arrays; None where it was killed."""
         folder = self.folder / name
@@ -75,7 +84,7 @@ class SmallRuns:
                 [Deadly(kill)],
             )
             try:
-                federation.run(InlineGrid(make_client_app(recipe), CLIENTS))
+                federation.run(InlineGrid(make_client_app(recipe, mods), CLIENTS))
             except Killed:
                 return None
             self.ended = federation.ended

@@ -25,6 +25,7 @@ DP = ("--set", "strategy.noise_multiplier=0.1", "--set", "strategy.clipping_norm
         ("--strategy", "dp-server-fixed:fedavg", *DP, "--attack", "signflip:0.3", "--faults", "drop=0.2"),
         ("--strategy", "dp-local:krum", *DP, "--compress", "int8"),
         ("--strategy", "dp-server-fixed:fedavg", *DP, "--mode", "semisync"),
+        ("--strategy", "dp-local:fedadam", *DP, "--secure-aggregation"),
         ("--compress", "int8", "--attack", "labelflip:0.3"),
         ("--compress", "int8", "--faults", "drop=0.1,stale=0.2"),
         ("--strategy", "fedbn", "--backend", "torch"),
@@ -48,6 +49,7 @@ def test_these_work_together(simulate, task_file, options):
         ("--mode", "semisync"),
         ("--attack", "labelflip:0.3", "--faults", "drop=0.2"),
         ("--workers", 2),
+        ("--secure-aggregation",),
     ],
 )
 def test_private_training_works_with_these(simulate, task_file, options):

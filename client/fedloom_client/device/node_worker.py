@@ -11,6 +11,8 @@ from fedloom_client.device.release import give_back
 from fedloom_client.device.workshop import Watch
 from fedloom_client.node import Description, Node
 from fedloom_client.orders import ALGORITHM, RUN, Given, Orders, evaluate, train
+from fedloom_client.secure.concealing import asks_for_secrecy, conceal
+from fedloom_client.secure.participant import Participant
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.wire import figures, read_settings
@@ -48,6 +50,7 @@ class NodeWorker:
 
     def __init__(self, node: Learner, memory: Memory, measured: Measured | None = None) -> None:
         self._node, self._memory, self._measured = node, memory, measured
+        self._secure = Participant()  # its secrets are in memory only: a restart is a dropout
 
     def do(self, work: pb.Work, arrays: Arrays, constants: Arrays, watch: Watch) -> tuple[pb.Result, Arrays]:
         """The result of a work, and the arrays that go with it."""
@@ -59,6 +62,12 @@ class NodeWorker:
                 return result, described.summary
             case pb.KIND_TRAIN:
                 update = self._train(work, arrays, constants, watch)
+                if asks_for_secrecy(asked := read_settings(work.settings)):
+                    statistics = (
+                        self._node.trainer.statistics if isinstance(self._node, Node) else frozenset()
+                    )
+                    masked = conceal(self._secure, asked, arrays, update, statistics, work.seed)
+                    return pb.Result(work=work.id), masked.arrays
                 result = pb.Result(work=work.id, examples=update.examples)
                 result.figures.extend(figures(update.metrics))
                 result.warnings.extend(warning[:1024] for warning in update.warnings[:14])
@@ -67,6 +76,8 @@ class NodeWorker:
                         f"partial work: the time was over after {update.metrics.get('steps', 0):.0f} steps"
                     )
                 return result, update.arrays
+            case pb.KIND_SECURE:
+                return pb.Result(work=work.id), self._secure.answer(read_settings(work.settings), arrays)
             case pb.KIND_EVALUATE:
                 measured = self._evaluate(work, arrays, constants)
                 result = pb.Result(work=work.id, examples=measured.examples)
@@ -102,11 +113,13 @@ class NodeWorker:
 
 
 def _assignment(work: pb.Work, watch: Watch) -> Assignment:
+    settings = read_settings(work.settings)
+    secret = asks_for_secrecy(settings)  # then the loss of an epoch is nobody's business
     return Assignment(
-        training=Training.from_config(read_settings(work.settings)),
+        training=Training.from_config(settings),
         seed=work.seed,
         proximal_mu=work.proximal_mu,
-        progress=watch.progress,
+        progress=(lambda epoch, loss: watch.check()) if secret else watch.progress,
         enough=watch.passed if watch.until < math.inf else None,
         secret=True,
     )

@@ -226,5 +226,7 @@ def _check(work: pb.Work) -> None:
         raise FedloomError(
             f"gateway: {name} needs each device's own answer; connect the devices to the coordinator itself"
         )
+    if work.kind == pb.KIND_SECURE:
+        raise FedloomError("gateway: it sees its devices' updates; connect them to the coordinator itself")
     if asked.get(COMPRESS):
         raise FedloomError("gateway: it sends whole means; run without --compress")

@@ -13,7 +13,7 @@ from typing import Any
 from fedloom_edge.config import add_config_argument
 from fedloom_server.link.options import add_link_arguments
 
-SECTIONS = ("training", "strategy", "guard", "checkpoints")
+SECTIONS = ("training", "strategy", "guard", "checkpoints", "secure")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="CODEC",
         help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+    )
+    parser.add_argument(
+        "--secure-aggregation",
+        action="store_true",
+        help="devices mask their updates, so that nothing but their sum can be known",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the coordinator's own test data")

@@ -52,6 +52,7 @@ from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import secure_settings
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
@@ -114,6 +115,8 @@ class Serving:
         require_codec(strategy)
         plan = replace(plan, guard=guard_settings(settings["guard"], strategy))
         _check_privacy(plan, strategy, options)
+        secure = secure_settings(options, settings, strategy, plan.clients)
+        plan = replace(plan, secure=secure)
         return cls(
             options=options,
             plan=plan,

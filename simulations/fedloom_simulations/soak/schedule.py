@@ -18,7 +18,7 @@ STRATEGIES: Sequence[tuple[str, ...]] = (
     ("fedavgm", "--set", "strategy.server_momentum=0.5"),
     ("fedmedian",),
     ("centredclipping",),
-    ("dp-server-adaptive:fedyogi", "--set", "strategy.noise_multiplier=0.01"),
+    ("dp-server-adaptive:fedavg", "--set", "strategy.noise_multiplier=0.01"),
 )
 FAULTS = ("", "drop=0.2,stale=0.2", "crash=0.2,nan=0.2,slow=0.2:9s", "drop=0.3,crash=0.1,nan=0.1,stale=0.2")
 ATTACKS = ("", "", "alie:0.5", "scale:0.25")

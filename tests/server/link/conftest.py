@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,15 @@ def questions(grid, kind="train", arrays=None, number=1, **config):
 
 def model(size=1000, value=0.0):
     return {"w": np.full(size, value, np.float32), "b": np.array(value, np.float32)}
+
+
+def free_ports(count=2):
+    """TCP ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def until(reached, seconds=20.0):

@@ -1,0 +1,74 @@
+"""Keys that two clients agree on, and the streams of masks that are made of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from cryptography.hazmat.primitives.hashes import SHA256, Hash
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+KEY_BYTES = 32
+_CHUNK = 1 << 15  # elements worked on at a time: 128 KiB stay in the second-level cache
+_ZEROS = memoryview(bytes(4 * _CHUNK))
+_TOGETHER = 512
+
+Vector = NDArray[np.uint32]
+
+
+def public_key(private: bytes) -> bytes:
+    """The public half of an X25519 key."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agreed_key(private: bytes, public: bytes, *purpose: bytes) -> bytes:
+    """What the owner of `private` and the owner of `public` both know, for one purpose (32 bytes).
+
+    X25519 (RFC 7748), then HKDF with SHA-256 (RFC 5869).
+
+    Raises:
+        ValueError: `public` is no key (a point of low order).
+    """
+    shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"fedloom\0" + b"\0".join(purpose)).derive(shared)
+
+
+def commitment(session: str, seed: bytes) -> bytes:
+    """What tells whether a seed is the right one, and of 32 random bytes no more (32 bytes)."""
+    digest = Hash(SHA256())
+    digest.update(b"fedloom seed\0" + session.encode() + b"\0" + seed)
+    return digest.finalize()
+
+
+def pair_mask(private: bytes, mine: bytes, theirs: bytes, session: str) -> tuple[bytes, int]:
+    """Key of the mask that two clients share, and its sign at the one with the keys `private` and `mine`.
+
+    The signs of the two are opposite, so that the masks cancel in a sum.
+    """
+    return agreed_key(private, theirs, b"mask", session.encode()), 1 if mine < theirs else -1
+
+
+def add_masks(vector: Vector, masks: Sequence[tuple[bytes, int]]) -> None:
+    """Add to a vector (D,) in place, modulo 2**32, the stream of each key times its sign.
+
+    A stream is ChaCha20's (RFC 8439) with a nonce of zeros: a key makes one stream and no other. It is
+    cut into chunks that stay in the cache, each of which takes many masks before the next begins.
+    """
+    for first in range(0, len(masks), _TOGETHER):
+        _add(vector, masks[first : first + _TOGETHER])
+
+
+def _add(vector: Vector, masks: Sequence[tuple[bytes, int]]) -> None:
+    streams = [(Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor(), sign) for key, sign in masks]
+    buffer = bytearray(4 * _CHUNK)
+    for start in range(0, len(vector), _CHUNK):
+        part = vector[start : start + _CHUNK]
+        words = np.frombuffer(buffer, "<u4", len(part))
+        for stream, sign in streams:
+            stream.update_into(_ZEROS[: 4 * len(part)], buffer)
+            if sign > 0:
+                part += words
+            else:
+                part -= words

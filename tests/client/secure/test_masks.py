@@ -1,0 +1,56 @@
+"""Masks: two clients make the same ones with opposite signs, of streams that look like chance."""
+
+import secrets
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from fedloom_client.secure.masks import add_masks, agreed_key, pair_mask, public_key
+
+SIZES = (1, 7, 1 << 15, (1 << 15) + 1, 100_003)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_of_a_pair_cancel(size):
+    first, second = secrets.token_bytes(32), secrets.token_bytes(32)
+    total = np.zeros(size, np.uint32)
+    for mine, other in ((first, second), (second, first)):
+        vector = np.zeros(size, np.uint32)
+        add_masks(vector, [pair_mask(mine, public_key(mine), public_key(other), "s")])
+        assert vector.any()
+        total += vector
+    assert not total.any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_mask_is_the_cipher_s_stream(size):
+    key = secrets.token_bytes(32)
+    vector = np.zeros(size, np.uint32)
+    add_masks(vector, [(key, 1)])
+    stream = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(4 * size))
+    assert vector.tobytes() == stream
+
+
+def test_more_masks_than_fit_together_are_all_added():
+    keys = [secrets.token_bytes(32) for _ in range(600)]
+    vector = np.zeros(5, np.uint32)
+    add_masks(vector, [(key, 1) for key in keys])
+    for key in keys:
+        add_masks(vector, [(key, -1)])
+    assert not vector.any()
+
+
+def test_a_key_serves_one_purpose_and_one_session():
+    mine, other = secrets.token_bytes(32), public_key(secrets.token_bytes(32))
+    keys = {agreed_key(mine, other, purpose, s) for purpose in (b"mask", b"shares") for s in (b"1", b"2")}
+    assert len(keys) == 4
+    assert (
+        pair_mask(mine, public_key(mine), other, "1")[0] != pair_mask(mine, public_key(mine), other, "2")[0]
+    )
+
+
+def test_a_public_key_of_low_order_is_refused():
+    with pytest.raises(ValueError):
+        agreed_key(secrets.token_bytes(32), bytes(32), b"mask")
