@@ -29,7 +29,7 @@ def recipe(context: Context) -> ShardRecipe:
 
 
 def _answer(message: Message, context: Context) -> Message:
-    return make_client_app(recipe(context))(message, context)
+    return make_client_app(recipe(context), secret=True)(message, context)
 
 
 app.query()(_answer)

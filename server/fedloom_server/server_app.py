@@ -31,7 +31,15 @@ def main(grid: Grid, context: Context) -> None:
     data = load_data(task, Path(str(config["data"])) if config.get("data") else None)
     clients, seed, rounds = int(config["clients"]), int(config["seed"]), int(config["rounds"])
     orders = Orders(compress=str(config.get("compress", "")))
-    plan = Plan(task=task, training=task.training, rounds=rounds, clients=clients, seed=seed, orders=orders)
+    plan = Plan(
+        task=task,
+        training=task.training,
+        rounds=rounds,
+        clients=clients,
+        seed=seed,
+        orders=orders,
+        secret=True,
+    )
     strategy = make_strategy(
         str(config["strategy"]), {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
     )

@@ -59,7 +59,9 @@ class Schedule:
             options += ["--faults", faults, "--set", "guard.attempts=6", "--deadline", "5"]
         if attack := ATTACKS[int(draw.integers(len(ATTACKS)))]:
             options += ["--attack", attack]
-        options += ["--set", f"guard.norms={('quarantine', 'clip')[int(draw.integers(2))]}"]
+        norms = ("quarantine", "clip")[int(draw.integers(2))]
+        if not any(word.startswith("dp-") for word in options):  # whose clipping is instead of it
+            options += ["--set", f"guard.norms={norms}"]
         kills = tuple(draw.random(int(draw.integers(1, most_kills + 1))).tolist())
         return cls("simulate", tuple(options), kills, bool(draw.integers(2)), stateful=True)
 
