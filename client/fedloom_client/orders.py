@@ -12,9 +12,11 @@ from typing import Any, Self
 from fedloom_client.algorithms.base import Algorithm, Work, named, part
 from fedloom_client.algorithms.registry import make_algorithm, name_of
 from fedloom_client.node import Node
+from fedloom_client.noise import Noise
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
+from fedloom_client.update_privacy import CLIPPED, PREFIX, UpdatePrivacy
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.compression import Compression, parse_codec
 
@@ -23,7 +25,7 @@ RUN = "run"
 """Key of the run's name among a device's settings: whose memory is meant."""
 ALGORITHM = "algorithm"
 """Key of an algorithm's name, what the keys of its options begin with, and its part of a client's memory."""
-SETTINGS = ("training.", COMPRESS, ALGORITHM, "secure.")
+SETTINGS = ("training.", COMPRESS, ALGORITHM, PREFIX, "secure.")
 """What the keys of a message's settings begin with."""
 
 
@@ -34,6 +36,7 @@ class Orders:
     Attributes:
         algorithm: whose client half to run; None for FedAvg's.
         compress: a codec as `--compress` names it; empty for none.
+        privacy: what to do to an update before it is sent; None for nothing.
 
     Raises:
         InputError: a codec is unknown.
@@ -41,6 +44,7 @@ class Orders:
 
     algorithm: Algorithm | None = None
     compress: str = ""
+    privacy: UpdatePrivacy | None = None
 
     def __post_init__(self) -> None:
         if self.compress:
@@ -54,7 +58,8 @@ class Orders:
             start = f"{ALGORITHM}."
             options = {key.removeprefix(start): v for key, v in config.items() if key.startswith(start)}
             algorithm = make_algorithm(name, options)
-        return cls(algorithm=algorithm, compress=str(config.get(COMPRESS, "")))
+        privacy = UpdatePrivacy.from_config(config)
+        return cls(algorithm=algorithm, compress=str(config.get(COMPRESS, "")), privacy=privacy)
 
     def to_config(self) -> dict[str, str | int | float]:
         """Flat values for a message's settings; nothing where nothing is asked for."""
@@ -95,6 +100,10 @@ def train(node: Node, given: Given, assignment: Assignment, orders: Orders) -> t
     else:
         update, mine = orders.algorithm.fit(_work(node, given, assignment))
         memory |= named(ALGORITHM, mine)
+    if orders.privacy is not None:
+        source = Noise(None if assignment.secret else derive_seed(assignment.seed, PREFIX))
+        arrays, clipped = orders.privacy.apply(given.arrays, update.arrays, source)
+        update = replace(update, arrays=arrays, metrics={**update.metrics, CLIPPED: float(clipped)})
     if orders.compress:
         compression = Compression(parse_codec(orders.compress), node.trainer.statistics)
         before, seed = part(given.memory, COMPRESS), derive_seed(assignment.seed, COMPRESS)

@@ -49,6 +49,7 @@ def main(grid: Grid, context: Context) -> None:
         seed=seed,
         orders=orders,
         secure=secure,
+        secret=True,
     )
     facts = {
         "task": task.name,
