@@ -35,7 +35,7 @@ from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
-from fedloom_server.link.artefact import run_artefact
+from fedloom_server.link.artefact import needs_torch, run_artefact
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
@@ -117,6 +117,8 @@ class Serving:
         _check_privacy(plan, strategy, options)
         secure = secure_settings(options, settings, strategy, plan.clients)
         plan = replace(plan, secure=secure)
+        if options.local and options.trainer == "onnx" and (why := needs_torch(strategy)):
+            raise InputError(f"--trainer onnx: {why}; use --trainer torch")
         return cls(
             options=options,
             plan=plan,
