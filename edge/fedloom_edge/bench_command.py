@@ -92,6 +92,7 @@ def _steps(path: Path) -> dict[str, float]:
     from fedloom_edge.artefact.manifest import TRAIN
     from fedloom_edge.artefact.storage import Artefact
     from fedloom_edge.bench import _peak_mb
+    from fedloom_edge.probe import made_up_batch
     from fedloom_edge.train_step import TrainStep, open_session
 
     artefact = Artefact(path)
@@ -101,15 +102,7 @@ def _steps(path: Path) -> dict[str, float]:
     step.set_arrays(initial_arrays(artefact))
     data = open_session(graph).get_inputs()
     shape = next(tuple(i.shape[1:]) for i in data if i.name in step.signature.inputs)
-    x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
-    if artefact.manifest.input.dtype == "int64" and artefact.manifest.kind == "full":
-        x = np.zeros(x.shape, np.int64)
-    classes = step.signature.classes
-    y = (
-        np.arange(batch) % classes
-        if classes
-        else np.zeros((batch, *artefact.manifest.output.shape), np.float32)
-    )
+    x, y = made_up_batch(artefact.manifest, step.signature, shape, batch)
     step(x, y, lr=1e-6)
     start = time.perf_counter() - STARTED
     times = []

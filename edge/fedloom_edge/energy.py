@@ -18,6 +18,8 @@ from typing import Self
 SAMPLE_SECONDS = 1.0
 WH = 3600.0
 """Joules of a watt-hour."""
+JOULES, ESTIMATED = "energy-joules", "energy-estimated"
+"""Names of a device's figures: what a work took, and 1 where that is an estimate."""
 
 # Idle and busy (all cores) watts of a bare board by what its model begins with; where two begin alike the
 # longer comes first. Zero 2 W: idle CNX Software (2021), busy by the difference that A. Jacobs (2021) found
@@ -70,17 +72,17 @@ class PowerSensor:
     """
 
     def __init__(self, root: Path = Path("/"), rails: Callable[[], str] = vcgencmd_rails) -> None:
-        readers = {
+        readers: dict[str, Callable[[], float | None]] = {
             "sensor": lambda: _hwmon(root),
             "pmic": lambda: _pmic(rails()),
             "battery": lambda: _battery(root),
         }
         self.source = next((name for name, read in readers.items() if read() is not None), "")
-        self._read = readers.get(self.source, lambda: None)
+        self._read = readers.get(self.source)
 
     def watts(self) -> float | None:
         """Power now, or None."""
-        return self._read()
+        return None if self._read is None else self._read()
 
 
 class EnergyMeter:

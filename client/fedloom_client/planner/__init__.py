@@ -1,1 +1,1 @@
-"""What a device does in a round, chosen from what was measured on it: batch size, local steps, compression."""
+"""What a device does in a round, chosen from what was measured on it."""

@@ -96,7 +96,7 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
-            orders=Orders(compress=options.compress),
+            orders=Orders(compress=options.compress, plan=options.plan),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             privacy=Budget.parse(options.privacy) if options.privacy else None,
             secret=True,
