@@ -39,7 +39,7 @@ def _answer(message: Message, context: Context) -> Message:
         from fedloom_client.torch_trainer import TorchTrainer  # torch is imported where it trains
 
         mods.append(masking(TorchTrainer(shards.open().task).statistics))
-    return make_client_app(shards, mods)(message, context)
+    return make_client_app(shards, mods, secret=True)(message, context)
 
 
 app.query()(_answer)

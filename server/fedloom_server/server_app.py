@@ -20,6 +20,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedloom_client.loading import load_data, load_task
     from fedloom_client.orders import Orders
     from fedloom_client.torch_trainer import TorchTrainer
+    from fedloom_edge.compression import require_fixed
     from fedloom_edge.errors import FedloomError
     from fedloom_server.federation import Federation, Plan
     from fedloom_server.finish import finish_run
@@ -33,6 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     data = load_data(task, Path(str(config["data"])) if config.get("data") else None)
     clients, seed, rounds = int(config["clients"]), int(config["seed"]), int(config["rounds"])
     orders = Orders(compress=str(config.get("compress", "")))
+    require_fixed(orders.compress)
     name = str(config["strategy"])
     strategy = make_strategy(
         name, {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
@@ -49,6 +51,7 @@ def main(grid: Grid, context: Context) -> None:
         seed=seed,
         orders=orders,
         secure=secure,
+        secret=True,
     )
     facts = {
         "task": task.name,

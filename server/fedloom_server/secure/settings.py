@@ -11,7 +11,7 @@ from fedloom_client.algorithms.base import Algorithm
 from fedloom_edge.config import override
 from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
-from fedloom_server.strategies import client_mods
+from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.updates import uses_only_mean
 
 LEAST = 3
@@ -80,8 +80,8 @@ def refuse_unmasked(
     sampled = max(sampled, getattr(strategy, "min_train_nodes", 1))
     refusals = (
         (
-            bool(client_mods(name)),
-            f"strategy {name} adjusts itself to what single clients report; use fedavg with "
+            isinstance(strategy, PrivateMean),
+            f"strategy {name} clips each of them; use dp-local, training.dp_noise, or fedavg with "
             "--set secure.clip=NORM",
         ),
         (
