@@ -82,6 +82,9 @@ def _attempt(run: "Federation", opened: OpenRound) -> str:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
 
     _exchange(run, opened, messages, TrainingIntake(run, opened, updates, suspects), save)
+    if run.privacy is not None:
+        examples = {row.client: row.examples or 0 for row in opened.batch.rows}
+        run.privacy.answered(opened.number, opened.attempt, examples)
     opened.train_seconds = opened.elapsed()
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
