@@ -32,7 +32,8 @@ SIMULATE: Table = {
     },
     "privacy": {
         NOTHING: (),
-        **{name: _FIXED_NOISE if name.endswith("fixed") else _ADAPTIVE_NOISE for name in WRAPPERS},
+        **{name: _ADAPTIVE_NOISE if name.endswith("adaptive") else _FIXED_NOISE for name in WRAPPERS},
+        "samples": ("--set", "training.dp_noise=0.5", "--set", "training.dp_clip=1"),
     },
     "compression": {
         NOTHING: (),
@@ -76,7 +77,7 @@ def flags(table: Table, cell: Cell) -> list[str]:
     for dimension, options in table.items():
         given += options[cell.get(dimension, next(iter(options)))]
     wrapper = cell.get("privacy", NOTHING)
-    if wrapper != NOTHING:
+    if wrapper in WRAPPERS:
         where = given.index("--strategy") + 1
         given[where] = f"{wrapper}:{given[where]}"
     return given
@@ -172,11 +173,14 @@ def _mark(table: Table, cell: Cell, sentences: dict[str, int]) -> str:
 
 
 def _prepare_simulation(argv: list[str]) -> None:
+    from fedloom_client.torch_trainer import TorchTrainer
+    from fedloom_server.privacy.options import check_private_model
     from fedloom_simulations.setup import prepare_run
 
     parser = argparse.ArgumentParser()
     simulate.add_arguments(parser)
-    prepare_run(parser.parse_args(argv))
+    setup = prepare_run(parser.parse_args(argv))
+    check_private_model(setup.strategy, setup.plan.training, TorchTrainer(setup.plan.task).statistics)
 
 
 def _prepare_devices(argv: list[str]) -> None:

@@ -129,7 +129,7 @@ def test_these_work_together(simulate, task_file, options):
         (("--strategy", "rfa"), "needs each of them; fedavg"),
         (("--strategy", "scaffold"), "needs each of them; fedavg"),
         (("--strategy", "fednova"), "number of steps; feddyn"),
-        (("--strategy", "dp-server-fixed:fedavg", *DP), "needs each of them; fedavg"),
+        (("--strategy", "dp-server-fixed:fedavg", *DP), "clips each of them; use dp-local"),
         (("--strategy", "dp-client-adaptive:fedavg", *DP[:2]), "fedavg with --set secure.clip"),
         (("--compress", "int8"), "--compress int8 makes updates that cannot be added up"),
         (("--mode", "sync"), "under --mode; leave it out"),
@@ -152,6 +152,13 @@ def test_these_are_refused_by_one_sentence(simulate, options, said):
 def test_its_settings_are_refused_without_it(simulate):
     done = simulate("digits", "--set", "secure.clip=1")
     assert (done.code, "needs --secure-aggregation" in done.err) == (2, True)
+
+
+def test_clients_are_still_trained_together(simulate, task_file):
+    plain, secure = (simulate(task_file(), *SHORT, *extra) for extra in ((), ("--secure-aggregation",)))
+    assert secure.code == 0, secure.err
+    with RunStore.open(plain.folder) as first, RunStore.open(secure.folder) as second:
+        assert first.facts()["backend"] == second.facts()["backend"] == "vmap"
 
 
 def test_with_too_few_survivors_a_run_fails_in_words(simulate, task_file):
