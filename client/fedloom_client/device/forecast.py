@@ -181,7 +181,7 @@ def as_text(made: Sequence[Forecast], deadline: float) -> str:
         lines += ["", *_lines(each)]
     if len(made) > 1:
         best = chosen(made)
-        lines += ["", f"to be served: {best.path}" if best else "none of them fits this device"]
+        lines += ["", f"best here    {best.path.name}" if best else "none of them fits this device"]
     return "\n".join(lines)
 
 
