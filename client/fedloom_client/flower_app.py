@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -29,16 +29,17 @@ MEMORY = "memory"
 """Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
-def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
+def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None, *, secret: bool = False) -> ClientApp:
     """A ClientApp whose node `partition-id` (of its node config) trains on that shard of `recipe`.
 
     It answers `query` (examples and the preprocessing summary), `train`, `evaluate`, and the steps of
-    secure aggregation, for which `secure.flower.masking` must be among the mods.
+    secure aggregation, for which `secure.flower.masking` must be among the mods. With `secret` noise for
+    privacy is the operating system's.
     """
     app = ClientApp()
     app.query()(_guarded(recipe, _describe))
     app.query(ACTION)(_guarded(recipe, _secure))
-    app.train(mods=mods)(_guarded(recipe, _train))
+    app.train(mods=mods)(_guarded(recipe, partial(_train, secret=secret)))
     app.evaluate()(_guarded(recipe, _evaluate))
     return app
 
@@ -96,10 +97,10 @@ def _secure(member: _Member, message: Message, context: Context) -> RecordDict:
     return secure_step(message, context)
 
 
-def _train(member: _Member, message: Message, context: Context) -> RecordDict:
+def _train(member: _Member, message: Message, context: Context, *, secret: bool) -> RecordDict:
     began = time.perf_counter()
     orders = Orders.from_config(message.content.config_records["config"])
-    assignment = read_assignment(message, member.partition)
+    assignment = replace(read_assignment(message, member.partition), secret=secret)
     update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
         context.state[MEMORY] = to_record(memory)

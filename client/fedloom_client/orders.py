@@ -12,9 +12,11 @@ from typing import Any, Self
 from fedloom_client.algorithms.base import Algorithm, Work, named, part
 from fedloom_client.algorithms.registry import make_algorithm, name_of
 from fedloom_client.node import Node
+from fedloom_client.noise import Noise
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
+from fedloom_client.update_privacy import CLIPPED, PREFIX, UpdatePrivacy
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.compression import AUTO, Compression, parse_codec, settle, signed
 
@@ -25,7 +27,7 @@ ALGORITHM = "algorithm"
 """Key of an algorithm's name, what the keys of its options begin with, and its part of a client's memory."""
 PLAN = "plan"
 """Key of whether a device plans its round by what was measured on it."""
-SETTINGS = ("training.", COMPRESS, ALGORITHM, "secure.", PLAN)
+SETTINGS = ("training.", COMPRESS, ALGORITHM, PREFIX, "secure.", PLAN)
 """What the keys of a message's settings begin with."""
 
 
@@ -36,6 +38,7 @@ class Orders:
     Attributes:
         algorithm: whose client half to run; None for FedAvg's.
         compress: a codec as `--compress` names it; empty for none, `auto` for the device's own choice.
+        privacy: what to do to an update before it is sent; None for nothing.
         plan: whether a device plans its batch size and steps for the round's deadline (`planner.plan`).
 
     Raises:
@@ -44,6 +47,7 @@ class Orders:
 
     algorithm: Algorithm | None = None
     compress: str = ""
+    privacy: UpdatePrivacy | None = None
     plan: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +63,8 @@ class Orders:
             options = {key.removeprefix(start): v for key, v in config.items() if key.startswith(start)}
             algorithm = make_algorithm(name, options)
         compress, plan = str(config.get(COMPRESS, "")), bool(config.get(PLAN, 0))
-        return cls(algorithm=algorithm, compress=compress, plan=plan)
+        privacy = UpdatePrivacy.from_config(config)
+        return cls(algorithm=algorithm, compress=compress, privacy=privacy, plan=plan)
 
     def to_config(self) -> dict[str, str | int | float]:
         """Flat values for a message's settings; nothing where nothing is asked for."""
@@ -106,6 +111,10 @@ def train(
     else:
         update, mine = orders.algorithm.fit(_work(node, given, assignment))
         memory |= named(ALGORITHM, mine)
+    if orders.privacy is not None:
+        source = Noise(None if assignment.secret else derive_seed(assignment.seed, PREFIX))
+        arrays, clipped = orders.privacy.apply(given.arrays, update.arrays, source)
+        update = replace(update, arrays=arrays, metrics={**update.metrics, CLIPPED: float(clipped)})
     before = part(given.memory, COMPRESS)
     if codec := chosen if orders.compress == AUTO else orders.compress:
         compression = Compression(parse_codec(codec), node.trainer.statistics)

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
-from fedloom_edge.arrays import Arrays
+from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
 from fedloom_server.guard import Finding
@@ -17,6 +17,8 @@ from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.privacy.run_privacy import keep_whole
 from fedloom_server.secure.session import Session
 from fedloom_server.secure.unmasking import UnmaskingError
 from fedloom_server.spread import Spread, spread
@@ -57,6 +59,8 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms | None:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
+        if run.privacy is not None and run.privacy.secret and (over := run.privacy.over(opened.number)):
+            raise RunError(f"round {opened.number}: {reason}; asked again, {over}")
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
@@ -72,6 +76,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> str:
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
+    _charge(run, opened, messages)
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
@@ -87,6 +92,7 @@ def _secure_attempt(run: "Federation", opened: OpenRound, statistics: frozenset[
     """The same with updates that nobody sees; an open round is not saved, it begins anew with other keys."""
     session = Session(run, opened)
     asked = session.agree(_assignments(run, opened, statistics))
+    _charge(run, opened, asked)
     _exchange(run, opened, asked, session, lambda: None)
     opened.train_seconds = opened.elapsed()
     for client, reason in session.lost.items():
@@ -106,6 +112,13 @@ def _secure_attempt(run: "Federation", opened: OpenRound, statistics: frozenset[
     return ""
 
 
+def _charge(run: "Federation", opened: OpenRound, messages: Sequence[Message]) -> None:
+    """Account for what clients will send, before they are asked to."""
+    if run.privacy is not None:
+        asked = {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
+        run.privacy.asked(opened.number, sorted(asked - opened.batch.entries.keys()))
+
+
 def _aggregate(run: "Federation", opened: OpenRound, replies: list[Message], measured: Arrays) -> str:
     """New global arrays of what the strategy makes of `replies`; gives why there are none, or nothing."""
     arrays, metrics = run.strategy.aggregate_train(opened.number, replies)
@@ -113,8 +126,12 @@ def _aggregate(run: "Federation", opened: OpenRound, replies: list[Message], mea
         return f"the strategy made no model out of {opened.batch.accepted} updates"
     merged = {**from_record(arrays), **measured}
     merged = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    if run.privacy is not None:
+        merged = keep_whole(run.arrays, merged, run.trainer.statistics)
     if not all(np.isfinite(array).all() for array in merged.values()):
         return "the strategy made a model with values that are not finite; lower its learning rate"
+    if run.privacy is not None:
+        run.privacy.made(opened.number, arrays_sha256(merged))
     run.arrays = merged
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
@@ -132,7 +149,8 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     orders = run.plan.orders.to_config()
     config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
-    messages = _with_stand_ins(run, opened, messages)
+    if not isinstance(run.strategy, PrivateMean):  # there everybody takes part by a coin of its own
+        messages = _with_stand_ins(run, opened, messages)
     run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
     return messages
@@ -204,7 +222,7 @@ def _remember(run: "Federation", opened: OpenRound) -> None:
 def _too_few(run: "Federation", opened: OpenRound) -> str:
     batch = opened.batch
     needed = max(math.ceil(run.plan.guard.quorum * len(batch.entries)), 1)
-    if batch.accepted >= needed:
+    if batch.accepted >= needed or (not batch.entries and isinstance(run.strategy, PrivateMean)):
         return ""
     if not batch.accepted:
         return f"no usable update from {len(batch.entries)} clients; {batch.first_fault()}"

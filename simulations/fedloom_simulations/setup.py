@@ -24,17 +24,22 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.clocked_grid import ClockSettings, Mode
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan, Watcher
-from fedloom_server.norms import GuardSettings
+from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
+from fedloom_server.privacy.options import guard_settings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store import DATABASE
-from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack, attacking_client
-from fedloom_simulations.combinations import keeps_memory, refuse_combinations
+from fedloom_simulations.combinations import goes_alone, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
+
+MODS: list[Mod] = []
+"""Flower mods around the training of every run of this process; tests wrap clients in theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +109,12 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     )
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
-    refuse_combinations(arguments, strategy, attack, faults, resume=resume)
+    refuse_combinations(arguments, strategy, training, attack, faults, resume=resume)
     secure = secure_settings(arguments, settings, strategy, clients)
+    privacy = Budget.parse(arguments.privacy) if arguments.privacy else None
+    if not resume:
+        sizes = (len(shards.parts(client)[0]) for client in range(clients))
+        check_budget(privacy, Mechanisms.of(strategy, training), sizes)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -120,18 +129,19 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             seed=arguments.seed,
             early_stop=early_stop,
             orders=orders,
-            guard=override(GuardSettings(), settings["guard"], "guard"),
+            guard=guard_settings(settings["guard"], strategy),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             secure=secure,
             deadline=arguments.deadline,
+            privacy=privacy,
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=_mods(arguments.strategy, task, secure, attack, faults, clients),
+        mods=_mods(task, secure, attack, faults, clients),
         faults=faults,
         attack=attack,
         engine=arguments.engine,
-        alone=arguments.mode is not None or keeps_memory(arguments, strategy),
+        alone=arguments.mode is not None or goes_alone(arguments, strategy),
         mode=arguments.mode,
         clock=override(ClockSettings(), settings["clock"], "clock"),
         backend=arguments.backend,
@@ -146,7 +156,6 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
 
 
 def _mods(
-    strategy: str,
     task: Task,
     secure: SecureSettings | None,
     attack: Attack | None,
@@ -156,10 +165,10 @@ def _mods(
     """What clients wrap around training, the outermost first."""
     mods = [faulty_client(faults)] if faults else []
     if secure is None:
-        return [*mods, *client_mods(strategy)]
+        return [*mods, *MODS]
     if attack and attack.name not in POISONS:  # which a grid could not do to masked updates
         mods.append(attacking_client(attack, clients))
-    return [masking(TorchTrainer(task).statistics), *mods]
+    return [masking(TorchTrainer(task).statistics), *mods, *MODS]
 
 
 def _check_engine(arguments: argparse.Namespace) -> None:

@@ -84,6 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let clients fail at random: drop=0.3,slow=0.2:5s,crash=0.05,nan=0.02,stale=0.05",
     )
     parser.add_argument(
+        "--privacy",
+        metavar="BUDGET",
+        help="epsilon=8,delta=1e-5: end before the round that would spend more (docs/privacy.md)",
+    )
+    parser.add_argument(
         "--show-partition",
         action="store_true",
         help="draw the label distribution per client and train nothing",

@@ -51,9 +51,9 @@ class Deadly:
 class SmallRuns:
     """`go("a", "scaffold", kill=7)` begins a run of 4 clients, or goes on with it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, task=TASK):
         self.folder = folder
-        (folder / "small.py").write_text(TASK)
+        (folder / "small.py").write_text(task)
 
     def go(
         self,
@@ -87,6 +87,7 @@ class SmallRuns:
                 federation.run(InlineGrid(make_client_app(recipe, mods), CLIENTS))
             except Killed:
                 return None
+            self.ended = federation.ended
             rounds = store.rounds()
             return rounds, store.events(), self.clients(store), store.get_arrays(rounds[-1].arrays)
 

@@ -129,7 +129,7 @@ def test_these_work_together(simulate, task_file, options):
         (("--strategy", "rfa"), "needs each of them; fedavg"),
         (("--strategy", "scaffold"), "needs each of them; fedavg"),
         (("--strategy", "fednova"), "number of steps; feddyn"),
-        (("--strategy", "dp-server-fixed:fedavg", *DP), "needs each of them; fedavg"),
+        (("--strategy", "dp-server-fixed:fedavg", *DP), "clips each of them; use dp-local"),
         (("--strategy", "dp-client-adaptive:fedavg", *DP[:2]), "fedavg with --set secure.clip"),
         (("--compress", "int8"), "--compress int8 makes updates that cannot be added up"),
         (("--mode", "sync"), "under --mode; leave it out"),

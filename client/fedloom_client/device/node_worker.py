@@ -147,6 +147,7 @@ def _assignment(work: pb.Work, watch: Watch) -> Assignment:
         proximal_mu=work.proximal_mu,
         progress=(lambda epoch, loss: watch.check()) if secret else watch.progress,
         enough=watch.passed if watch.until < math.inf else None,
+        secret=True,
     )
 
 

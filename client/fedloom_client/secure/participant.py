@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from fedloom_client.secure.masks import (
     KEY_BYTES,
+    KeyPair,
     Vector,
     add_masks,
     agreed_key,
     commitment,
     pair_mask,
-    public_key,
 )
 from fedloom_client.secure.shamir import SECRET_BYTES, SHARE_BYTES, split
 from fedloom_edge.arrays import Arrays
@@ -125,9 +125,9 @@ class Participant:
                 f"secure: {len(present) + 1} clients of {len(neighbours) + 1} are left, "
                 f"{mine.threshold} are needed"
             )
-        own = public_key(mine.masking)
+        pair = KeyPair.of(mine.masking)
         try:
-            masks = [pair_mask(mine.masking, own, neighbours[k][1], mine.session) for k in present]
+            masks = [pair_mask(pair, neighbours[k][1], mine.session) for k in present]
         except ValueError:
             raise SecureError("secure: a neighbour's key is none") from None
         self.secrets = replace(mine, done="masked", present=str(settings[PRESENT]))
@@ -144,7 +144,7 @@ class Participant:
             channel=secrets.token_bytes(KEY_BYTES),
             masking=secrets.token_bytes(KEY_BYTES),
         )
-        public = public_key(self.secrets.channel) + public_key(self.secrets.masking)
+        public = KeyPair.of(self.secrets.channel).public + KeyPair.of(self.secrets.masking).public
         return {KEYS: np.frombuffer(public, np.uint8).reshape(1, 2, KEY_BYTES)}
 
     def _share(self, settings: Mapping[str, Any], keys: Bytes) -> Arrays:
@@ -155,15 +155,15 @@ class Participant:
             raise SecureError(f"secure: a threshold of {threshold!r}, more than half of {holders} are needed")
         if not 2 <= len(keys) <= MOST_NEIGHBOURS:
             raise SecureError(f"secure: {len(keys)} neighbours, from 2 to {MOST_NEIGHBOURS} are needed")
-        own = public_key(mine.channel)
-        everybody = [own + public_key(mine.masking), *(row.tobytes() for row in keys)]
+        pair = KeyPair.of(mine.channel)
+        everybody = [pair.public + KeyPair.of(mine.masking).public, *(row.tobytes() for row in keys)]
         if len({key[half:][:KEY_BYTES] for key in everybody for half in (0, KEY_BYTES)}) != 2 * holders:
             raise SecureError("secure: a key stands twice among the neighbours'")
         seed = secrets.token_bytes(SECRET_BYTES)
         of_seed, of_key = split(seed, threshold, holders), split(mine.masking, threshold, holders)
         sealed = []
         for place, (channel, _) in enumerate(_pairs(keys.tobytes()), start=1):
-            key = _sealing_key(mine, channel, own, channel)
+            key = _sealing_key(pair, channel, mine.session, pair.public, channel)
             sealed.append(ChaCha20Poly1305(key).encrypt(_NONCE, of_seed[place] + of_key[place], None))
         self.secrets = replace(
             mine,
@@ -191,11 +191,11 @@ class Participant:
                 f"secure: {len(survivors) + 1} of {len(neighbours) + 1} clients are in the sum, "
                 f"{mine.threshold} are needed"
             )
-        own = public_key(mine.channel)
+        pair = KeyPair.of(mine.channel)
         shares = np.zeros((1 + len(neighbours), SHARE_BYTES), np.uint8)
         shares[0] = np.frombuffer(mine.own, np.uint8)
         for k in present:
-            key = _sealing_key(mine, neighbours[k][0], neighbours[k][0], own)
+            key = _sealing_key(pair, neighbours[k][0], mine.session, neighbours[k][0], pair.public)
             try:
                 opened = ChaCha20Poly1305(key).decrypt(_NONCE, sealed[k].tobytes(), None)
             except InvalidTag:
@@ -248,9 +248,9 @@ def _pairs(keys: bytes) -> list[tuple[bytes, bytes]]:
     return [(keys[s : s + KEY_BYTES], keys[s + KEY_BYTES : s + 2 * KEY_BYTES]) for s in starts]
 
 
-def _sealing_key(mine: Secrets, other: bytes, sender: bytes, receiver: bytes) -> bytes:
+def _sealing_key(pair: KeyPair, other: bytes, session: str, sender: bytes, receiver: bytes) -> bytes:
     try:
-        return agreed_key(mine.channel, other, b"shares", mine.session.encode(), sender, receiver)
+        return agreed_key(pair, other, b"shares", session.encode(), sender, receiver)
     except ValueError:
         raise SecureError("secure: a neighbour's key is none") from None
 

@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METRIC:ROUNDS",
         help="stop after so many rounds without a better loss (or accuracy, mae) at the devices",
     )
+    parser.add_argument(
+        "--privacy",
+        metavar="BUDGET",
+        help="epsilon=8,delta=1e-5: end before the round that would spend more (docs/privacy.md)",
+    )
     parser.add_argument("--local", type=int, default=0, metavar="N", help="start N agents on this machine")
     parser.add_argument("--partition", metavar="P", help="how --local cuts the data; default: the task's")
     parser.add_argument(

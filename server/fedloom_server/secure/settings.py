@@ -11,7 +11,7 @@ from fedloom_client.algorithms.base import Algorithm
 from fedloom_edge.config import override
 from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
-from fedloom_server.strategies import client_mods
+from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.updates import uses_only_mean
 
 LEAST = 3
@@ -55,19 +55,33 @@ def secure_settings(
             raise InputError("--set secure.* needs --secure-aggregation")
         return None
     norms = sorted({"norms", "sigmas", "room"} & settings["guard"].keys())
-    _refuse(options.strategy, strategy, options.compress, clients, norms)
+    refuse_unmasked(options.strategy, strategy, options.compress, clients, norms)
     return override(SecureSettings(), settings["secure"], "secure")
 
 
-def _refuse(name: str, strategy: Strategy, compress: str, clients: int, norms: Sequence[str]) -> None:
+def refuse_unmasked(
+    name: str, strategy: Strategy, compress: str, clients: int, norms: Sequence[str] = ()
+) -> None:
+    """Check that nothing was asked for that needs single updates.
+
+    Args:
+        name: of the strategy.
+        strategy: made.
+        compress: codec, or empty.
+        clients: in the federation.
+        norms: settings of the guard that compare norms.
+
+    Raises:
+        InputError: something was; it says what does not need them.
+    """
     needs = "--secure-aggregation shows the coordinator nothing but the sum of updates: "
     fault = isinstance(strategy, Composed) and type(strategy.algorithm).fault is not Algorithm.fault
     sampled = int(clients * getattr(strategy, "fraction_train", 1.0))
     sampled = max(sampled, getattr(strategy, "min_train_nodes", 1))
     refusals = (
         (
-            bool(client_mods(name)),
-            f"strategy {name} adjusts itself to what single clients report; use fedavg with "
+            isinstance(strategy, PrivateMean),
+            f"strategy {name} clips each of them; use dp-local, training.dp_noise, or fedavg with "
             "--set secure.clip=NORM",
         ),
         (

@@ -111,7 +111,7 @@ def test_refusals_stand_above_the_guards_line_and_attackers_are_marked(attacked,
 
 def test_a_privacy_budget_is_shown_where_a_run_accounts_for_one(tmp_path, serve, tab):
     facts = {
-        "privacy": {"budget": 8.0, "delta": 1e-5},
+        "privacy": {"budget": 8.0, "delta": 1e-5, "unit": "sample", "mechanism": "DP-SGD at the clients"},
         "metric": "accuracy",
         "clients": 2,
         "status": "finished",
@@ -122,6 +122,7 @@ def test_a_privacy_budget_is_shown_where_a_run_accounts_for_one(tmp_path, serve,
     page = tab(serve(tmp_path / "run")).open(f"/runs/{run_id(tmp_path / 'run')}")
     card = page.locator("[data-card='Privacy budget']")
     card.locator("text=4.2500 of ε = 8.0000 is left. δ = 0.000010.").wait_for()
+    card.locator("text=What is hidden is one example of a client: DP-SGD at the clients.").wait_for()
     page.wait_for_selector(".tile:has-text('Privacy spent') >> text=of 8.0000")
 
 
