@@ -56,7 +56,7 @@ class Planner:
         Raises:
             TrainingError: not even the smallest batch fits into the memory, or training could not go on.
         """
-        made = self._plan(assignment.training, len(node.raw.train), until, given.arrays, orders)
+        made = self._plan(assignment.training, node, until, given.arrays, orders)
         asked = assignment
         if made is not None and orders.plan:
             assignment = applied(made, assignment)
@@ -77,10 +77,11 @@ class Planner:
         return update, memory
 
     def _plan(
-        self, training: Training, examples: int, until: float, arrays: Arrays, orders: Orders
+        self, training: Training, node: Node, until: float, arrays: Arrays, orders: Orders
     ) -> Plan | None:
         """The round's plan; None where nothing is known of the device yet."""
         key, memory, path = self._key, self._memory(), self._artefact()
+        examples = len(node.raw.train)
         if examples < 1:
             return None
         if orders.plan and path is not None and not self._book.points(key):
@@ -93,7 +94,7 @@ class Planner:
             examples=examples,
             seconds=(until - time.monotonic()) / TRAINING_SHARE,
             memory=memory,
-            sendings=sendings(arrays, orders.compress),
+            sendings=sendings(_changing(node, arrays), orders.compress),
         )
         made = plan(pace, limits)
         if orders.plan and made.memory > memory:
@@ -164,6 +165,14 @@ def sendings(arrays: Arrays, compress: str) -> Sequence[tuple[str, int]]:
         if (size := parse_codec(codec).size(shapes)) < found[-1][1]:
             found.append((codec, size))
     return found
+
+
+def _changing(node: Node, arrays: Arrays) -> Arrays:
+    """What of a model training changes: chunks of the rest are at the coordinator already."""
+    if not isinstance(node.trainer, ArtefactTrainer):
+        return arrays
+    trained = node.trainer.initial_arrays(0)
+    return {name: array for name, array in arrays.items() if name in trained}
 
 
 def applied(made: Plan, assignment: Assignment) -> Assignment:

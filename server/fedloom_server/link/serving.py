@@ -32,6 +32,7 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.early_stop import EarlyStop
+from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
@@ -239,6 +240,8 @@ class Serving:
                     plan.task.metric, plan.rounds, private=Mechanisms.of(strategy, plan.training) is not None
                 )
             )
+            if self.options.local:  # devices with a board of their own tell theirs
+                stack.enter_context(of_machine(store))
             trainer = TorchTrainer(plan.task)
             federation = Federation(
                 plan,
