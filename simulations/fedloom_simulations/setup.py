@@ -17,6 +17,7 @@ from fedloom_client.secure.flower import masking
 from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge.compression import require_fixed
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
@@ -86,6 +87,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
+    require_fixed(arguments.compress)
     orders = Orders(compress=arguments.compress)
     recipe = ShardRecipe(
         task=_absolute(arguments.task),

@@ -56,8 +56,8 @@ def start(tmp_path):
         process.wait(30)
 
 
-def simulated(folder):
-    options = ["--clients", "2", "--rounds", str(ROUNDS), "--out", str(folder)]
+def simulated(folder, clients=2, *more):
+    options = ["--clients", str(clients), "--rounds", str(ROUNDS), "--out", str(folder), *more]
     assert main(["simulate", "digits", *options, "--backend", "torch"]) == 0
     return json.loads((folder / "result.json").read_text())
 
@@ -72,14 +72,17 @@ def flwr(environment, *arguments):
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def served(start, tmp_path, address, *trust, superlink="here", keys=("", ""), meanwhile=lambda: None):
-    """Rounds by two nodes at `address`: as many as `simulated` has."""
+def served(
+    start, tmp_path, address, *trust, superlink="here", keys=("", ""), meanwhile=lambda: None, more=""
+):
+    """Rounds by a node a key at `address`: as many as `simulated` has."""
     run, environment = start
     for index, key in enumerate(keys):
         where = ("--superlink", address, "--port", str(NODES[index]))
         proof = ("--auth-supernode-private-key", key) if key else ()
         run("flower-supernode", *trust, *where, *proof, "--node-config", f"partition-id={index}")
-    flwr(environment, "run", PROJECT, superlink, "--run-config", f"out='{tmp_path / 'run'}' rounds={ROUNDS}")
+    config = f"out='{tmp_path / 'run'}' rounds={ROUNDS} clients={len(keys)} {more}"
+    flwr(environment, "run", PROJECT, superlink, "--run-config", config)
     meanwhile()
     until((tmp_path / "run" / "result.json").exists, 300)
     return json.loads((tmp_path / "run" / "result.json").read_text())
@@ -93,6 +96,17 @@ def test_the_same_weights_as_in_a_simulation(start, tmp_path):
     result = served(start, tmp_path, f"127.0.0.1:{PORT}", "--insecure")
     assert result["arrays_sha256"] == simulated(tmp_path / "simulated")["arrays_sha256"]
     assert result["engine"] == "superlink"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_masked_updates_come_to_the_same_weights(start, tmp_path):
+    start[0]("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(PORT))
+    until(listening, 60)
+    more = {"keys": ("", "", ""), "more": "secure-aggregation=true"}
+    result = served(start, tmp_path, f"127.0.0.1:{PORT}", "--insecure", **more)
+    expected = simulated(tmp_path / "simulated", 3, "--secure-aggregation")
+    assert result["arrays_sha256"] == expected["arrays_sha256"]
 
 
 @pytest.mark.slow

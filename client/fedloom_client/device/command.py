@@ -100,9 +100,12 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.identity import Identity
     from fedloom_client.device.memory import Memory
     from fedloom_client.device.node_worker import NodeWorker
+    from fedloom_client.device.pace import FILE, PaceBook
+    from fedloom_client.device.planning import Planner
     from fedloom_client.device.running import Status, run_until_stopped
     from fedloom_client.device.starting import make_outfit
     from fedloom_client.device.supply import TrainerSupply
+    from fedloom_edge.energy import PowerSensor
 
     settings = DeviceSettings.load(home).changed(
         coordinator=arguments.coordinator, task=arguments.task, data=arguments.data, trainer=arguments.trainer
@@ -112,15 +115,24 @@ def _run(home: Path, arguments: argparse.Namespace) -> int:
     identity = Identity.load(home)
     outfit = make_outfit(settings, home)
     status = Status(home, settings.coordinator)
+    book = PaceBook(home / FILE)
+    planner = Planner(book, outfit.artefact, settings.max_temperature_c)
     agent = Agent(
         home,
         settings.coordinator,
         identity,
-        NodeWorker(outfit.node, Memory(home / "memory"), outfit.measured),
+        NodeWorker(
+            outfit.node,
+            Memory(home / "memory"),
+            outfit.measured,
+            planner,
+            PowerSensor() if outfit.alone else None,
+        ),
         outfit.hello,
         settings.max_temperature_c,
         status.note,
         TrainerSupply(home, outfit.equip) if outfit.equip else None,
+        book.sent,
     )
 
     return run_until_stopped(agent, status, arguments.with_parent)

@@ -36,7 +36,9 @@ class Desk:
         max_temperature_c: float,
         *,
         supplied: bool = True,
+        sent: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
+        """`sent` is told bytes and seconds of every upload that was not interrupted."""
         self._spool = spool
         self._workshop = Workshop(worker, spool, self._progressed, self._done)
         self._limit = max_temperature_c
@@ -50,6 +52,8 @@ class Desk:
         self._lacks = ""
         self._until = math.inf
         self._last: float | None = None
+        self._sent = sent
+        self._announced: dict[str, float | None] = {}
 
     @property
     def work(self) -> str:
@@ -65,6 +69,7 @@ class Desk:
         """Use another connection from now on, or none; `call_soon` runs a function in its thread."""
         self._send = send
         self._call_soon = call_soon
+        self._announced = dict.fromkeys(self._announced)  # the rest of an upload says nothing of the whole
 
     def stop(self) -> None:
         """Give up the work at hand."""
@@ -78,7 +83,7 @@ class Desk:
             LinkError: its arrays break the rules.
         """
         if work.id in self._spool:
-            self._post(result=self._spool[work.id].result)
+            self._post_result(work.id)
         elif self._work is None:
             self._begin(work)
         elif self._work.id == work.id:
@@ -123,7 +128,11 @@ class Desk:
 
     def acknowledged(self, acknowledgement: pb.Acknowledgement) -> None:
         """Forget a result."""
-        self._spool.forget(acknowledgement.work)
+        work = acknowledgement.work
+        began = self._announced.pop(work, None)
+        if began is not None and acknowledgement.counted and work in self._spool:
+            self._sent(_bytes(self._spool[work].result.arrays), time.monotonic() - began)
+        self._spool.forget(work)
 
     def cancelled(self, work: str) -> None:
         """The coordinator no longer waits for a work."""
@@ -152,10 +161,7 @@ class Desk:
         self._start_when_complete()
 
     def _refuses(self, work: pb.Work) -> str:
-        size = sum(
-            math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
-            for tensor in work.arrays.tensors
-        )
+        size = _bytes(work.arrays)
         if self._lacks and work.kind != pb.KIND_DESCRIBE:
             return self._lacks
         if work.kind == pb.KIND_TRAIN and _COPIES * size > available_memory():
@@ -194,13 +200,25 @@ class Desk:
     def _finish(self, work: str, reason: str) -> None:
         self._work, self._last = None, time.monotonic()
         if work in self._spool:
-            self._post(result=self._spool[work].result)
+            self._post_result(work)
         elif reason:
             self._post(refusal=pb.Refusal(work=work, reason=reason))
         if self._next is not None:
             upcoming, self._next = self._next, None
             self._begin(upcoming)
 
+    def _post_result(self, work: str) -> None:
+        if self._send is not None:
+            self._announced.setdefault(work, time.monotonic())
+        self._post(result=self._spool[work].result)
+
     def _post(self, **body: object) -> None:
         if self._send is not None:
             self._send(pb.FromDevice(**body))  # type: ignore[arg-type]
+
+
+def _bytes(tensors: pb.Tensors) -> int:
+    return sum(
+        math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
+        for tensor in tensors.tensors
+    )

@@ -1,6 +1,8 @@
 """Keys that two clients agree on, and the streams of masks that are made of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -18,21 +20,45 @@ _TOGETHER = 512
 Vector = NDArray[np.uint32]
 
 
-def public_key(private: bytes) -> bytes:
-    """The public half of an X25519 key."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+@dataclass(frozen=True)
+class KeyPair:
+    """An X25519 key (RFC 7748), its public half in raw bytes.
+
+    Loading one costs as much as an exchange with it, so it is made once for many.
+    """
+
+    private: X25519PrivateKey
+    public: bytes
+
+    @classmethod
+    def of(cls, secret: bytes) -> Self:
+        """The pair of a secret key (32 bytes, any)."""
+        private = X25519PrivateKey.from_private_bytes(secret)
+        return cls(private, private.public_key().public_bytes_raw())
 
 
-def agreed_key(private: bytes, public: bytes, *purpose: bytes) -> bytes:
-    """What the owner of `private` and the owner of `public` both know, for one purpose (32 bytes).
+def agreed_key(mine: KeyPair, public: bytes, purpose: bytes, session: str, length: int = KEY_BYTES) -> bytes:
+    """What the owner of `mine` and the owner of `public` both know, for one purpose in one session.
 
-    X25519 (RFC 7748), then HKDF with SHA-256 (RFC 5869).
+    X25519, then HKDF with SHA-256 (RFC 5869).
 
     Raises:
         ValueError: `public` is no key (a point of low order).
     """
-    shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"fedloom\0" + b"\0".join(purpose)).derive(shared)
+    shared = mine.private.exchange(X25519PublicKey.from_public_bytes(public))
+    info = b"\0".join((b"fedloom", purpose, session.encode()))
+    return HKDF(SHA256(), length, salt=None, info=info).derive(shared)
+
+
+def sealing_keys(mine: KeyPair, public: bytes, session: str) -> tuple[bytes, bytes]:
+    """Keys of what the owner of `mine` sends to the owner of `public`, and of what it gets from there.
+
+    Raises:
+        ValueError: `public` is no key.
+    """
+    keys = agreed_key(mine, public, b"shares", session, 2 * KEY_BYTES)
+    first, second = keys[:KEY_BYTES], keys[KEY_BYTES:]
+    return (first, second) if mine.public < public else (second, first)
 
 
 def commitment(session: str, seed: bytes) -> bytes:
@@ -42,12 +68,12 @@ def commitment(session: str, seed: bytes) -> bytes:
     return digest.finalize()
 
 
-def pair_mask(private: bytes, mine: bytes, theirs: bytes, session: str) -> tuple[bytes, int]:
-    """Key of the mask that two clients share, and its sign at the one with the keys `private` and `mine`.
+def pair_mask(mine: KeyPair, theirs: bytes, session: str) -> tuple[bytes, int]:
+    """Key of the mask that two clients share, and its sign at the owner of `mine`.
 
     The signs of the two are opposite, so that the masks cancel in a sum.
     """
-    return agreed_key(private, theirs, b"mask", session.encode()), 1 if mine < theirs else -1
+    return agreed_key(mine, theirs, b"mask", session), 1 if mine.public < theirs else -1
 
 
 def add_masks(vector: Vector, masks: Sequence[tuple[bytes, int]]) -> None:

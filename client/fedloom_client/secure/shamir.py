@@ -5,6 +5,7 @@ Shamir (1979), "How to share a secret".
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 PRIME = 2**521 - 1
 """The field: a Mersenne prime, large enough for 64 bytes."""
@@ -25,7 +26,7 @@ def join(shares: Mapping[int, bytes]) -> bytes:
     Raises:
         ValueError: they come to no secret of 32 bytes, so that one of them is wrong.
     """
-    places = sorted(shares)
+    places = tuple(sorted(shares))
     total = sum(
         int.from_bytes(shares[place], "big") * weight
         for place, weight in zip(places, _at_zero(places), strict=True)
@@ -43,7 +44,8 @@ def _value(polynomial: Sequence[int], place: int) -> int:
     return value
 
 
-def _at_zero(places: Sequence[int]) -> list[int]:
+@lru_cache(maxsize=256)  # where nobody drops out, all secrets have holders at the same places
+def _at_zero(places: tuple[int, ...]) -> list[int]:
     """Lagrange's weights at 0 of values at these places."""
     weights = []
     for place in places:

@@ -26,7 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compress",
         default="",
         metavar="CODEC",
-        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback; auto: each "
+        "device as its uplink needs",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="each device measures itself and plans its batch size and steps for the --deadline",
     )
     parser.add_argument(
         "--secure-aggregation",

@@ -35,7 +35,7 @@ from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
-from fedloom_server.link.artefact import run_artefact
+from fedloom_server.link.artefact import needs_torch, run_artefact
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
@@ -96,7 +96,7 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
-            orders=Orders(compress=options.compress),
+            orders=Orders(compress=options.compress, plan=options.plan),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
             privacy=Budget.parse(options.privacy) if options.privacy else None,
             secret=True,
@@ -117,6 +117,8 @@ class Serving:
         _check_privacy(plan, strategy, options)
         secure = secure_settings(options, settings, strategy, plan.clients)
         plan = replace(plan, secure=secure)
+        if options.local and options.trainer == "onnx" and (why := needs_torch(strategy)):
+            raise InputError(f"--trainer onnx: {why}; use --trainer torch")
         return cls(
             options=options,
             plan=plan,

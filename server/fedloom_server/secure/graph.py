@@ -11,7 +11,7 @@ from functools import lru_cache
 from fedloom_client.secure.participant import MOST_NEIGHBOURS
 from fedloom_client.seeds import generator
 
-_RISK = 1e-3  # that a round in which the tolerated share of clients goes missing has to be repeated
+_RISK = 1e-2  # that a round in which the tolerated share of clients goes missing has to be repeated
 _FEWEST = 20  # neighbours, of whom more than half must work together against a client
 
 

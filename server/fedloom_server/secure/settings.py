@@ -55,11 +55,25 @@ def secure_settings(
             raise InputError("--set secure.* needs --secure-aggregation")
         return None
     norms = sorted({"norms", "sigmas", "room"} & settings["guard"].keys())
-    _refuse(options.strategy, strategy, options.compress, clients, norms)
+    refuse_unmasked(options.strategy, strategy, options.compress, clients, norms)
     return override(SecureSettings(), settings["secure"], "secure")
 
 
-def _refuse(name: str, strategy: Strategy, compress: str, clients: int, norms: Sequence[str]) -> None:
+def refuse_unmasked(
+    name: str, strategy: Strategy, compress: str, clients: int, norms: Sequence[str] = ()
+) -> None:
+    """Check that nothing was asked for that needs single updates.
+
+    Args:
+        name: of the strategy.
+        strategy: made.
+        compress: codec, or empty.
+        clients: in the federation.
+        norms: settings of the guard that compare norms.
+
+    Raises:
+        InputError: something was; it says what does not need them.
+    """
     needs = "--secure-aggregation shows the coordinator nothing but the sum of updates: "
     fault = isinstance(strategy, Composed) and type(strategy.algorithm).fault is not Algorithm.fault
     sampled = int(clients * getattr(strategy, "fraction_train", 1.0))

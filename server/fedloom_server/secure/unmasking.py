@@ -5,7 +5,7 @@ from collections.abc import Mapping, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.secure.masks import Vector, add_masks, commitment, pair_mask, public_key
+from fedloom_client.secure.masks import KeyPair, Vector, add_masks, commitment, pair_mask
 from fedloom_client.secure.participant import SEALED_BYTES
 from fedloom_client.secure.shamir import join
 from fedloom_edge.errors import FedloomError
@@ -68,9 +68,8 @@ class Keyring:
         for client in sorted(self.sharing - left):
             others = [other for other in self.graph[client] if other in left]
             if others:  # else nobody's mask with it is in the sum
-                private = self._private(client, answers)
-                own = self._keys[client]
-                masks += [pair_mask(private, own, self._keys[o], self._session) for o in others]
+                pair = self._pair(client, answers)
+                masks += [pair_mask(pair, self._keys[other], self._session) for other in others]
         add_masks(total, masks)
 
     def _seed(self, client: int, answers: Mapping[int, Bytes]) -> bytes:
@@ -79,11 +78,11 @@ class Keyring:
             raise UnmaskingError(f"a share of client {client}'s seed is wrong")
         return secret
 
-    def _private(self, client: int, answers: Mapping[int, Bytes]) -> bytes:
-        secret = self._joined(client, answers)
-        if public_key(secret) != self._keys[client]:
+    def _pair(self, client: int, answers: Mapping[int, Bytes]) -> KeyPair:
+        pair = KeyPair.of(self._joined(client, answers))
+        if pair.public != self._keys[client]:
             raise UnmaskingError(f"a share of client {client}'s key is wrong")
-        return secret
+        return pair
 
     def _joined(self, client: int, answers: Mapping[int, Bytes]) -> bytes:
         """The one secret of a client of which shares were given."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedloom_client.secure.masks import public_key
+from fedloom_client.secure.masks import KeyPair
 from fedloom_client.secure.participant import (
     KEYS,
     MASKED,
@@ -77,7 +77,7 @@ def test_survivors_give_the_seeds_of_others_and_the_keys_of_those_who_dropped():
     rows = [circle.unmask(k, survivors="7") for k in range(4)]
     of_gone = {circle.others(gone).index(k) + 2: rows[k][1 + 3].tobytes() for k in range(4)}
     private = join(dict(list(of_gone.items())[:3]))
-    assert public_key(private) == circle.public[gone][1].tobytes()
+    assert KeyPair.of(private).public == circle.public[gone][1].tobytes()
     seed = {1: rows[0][0].tobytes()} | {
         circle.others(0).index(k) + 2: rows[k][1 + circle.others(k).index(0)].tobytes() for k in (1, 2)
     }

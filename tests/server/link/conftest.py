@@ -112,7 +112,7 @@ class Site:
         certificate = fleet.registry.admit(name, request, fleet.authority)
         return Identity.of(key + certificate.public_bytes(Encoding.PEM), fleet.authority.pem)
 
-    def agent(self, name, worker=None, port=None, identity=None, equip=None):
+    def agent(self, name, worker=None, port=None, identity=None, equip=None, **options):
         """Start an agent; its identity and spool are kept from an agent of the same name before."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
@@ -123,7 +123,9 @@ class Site:
 
         async def make():
             supply = TrainerSupply(home, equip) if equip else None
-            return Agent(home, address, Identity.load(home), working(home, worker), hello, supply=supply)
+            return Agent(
+                home, address, Identity.load(home), working(home, worker), hello, supply=supply, **options
+            )
 
         agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
         self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)

@@ -244,7 +244,12 @@ def test_the_gateway_guards_against_its_own_devices(site, gateways, wrong, rule)
 
 
 @pytest.mark.parametrize(
-    ("config", "said"), [({"compress": "int8"}, "--compress"), ({"algorithm": "fednova"}, "fednova")]
+    ("config", "said"),
+    [
+        ({"compress": "int8"}, "--compress"),
+        ({"algorithm": "fednova"}, "fednova"),
+        ({"secure.session": "s"}, "it sees its devices' updates"),
+    ],
 )
 def test_what_a_mean_cannot_stand_for_is_refused_in_words(site, gateways, config, said):
     gateway = gateways("east", devices=1)

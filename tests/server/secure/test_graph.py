@@ -45,7 +45,7 @@ def test_a_round_that_loses_what_it_may_lose_is_hardly_ever_repeated():
         need = threshold(degree(100, 0.3))
         held = (sum(o in left for o in others) + (client in left) for client, others in graph.items())
         failed += min(held) < need
-    assert failed <= 3
+    assert failed <= 6
 
 
 def test_parts_that_share_no_masks_are_found():
