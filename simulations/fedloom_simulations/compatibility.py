@@ -62,8 +62,9 @@ SIMULATE: Table = {
 DEVICES: Table = {
     "strategy": SIMULATE["strategy"],
     "privacy": SIMULATE["privacy"],
-    "compression": SIMULATE["compression"],
+    "compression": {**SIMULATE["compression"], "auto": ("--compress", "auto")},
     "summation": SIMULATE["summation"],
+    "planning": {NOTHING: (), "plan": ("--plan",)},
     "trainer": {name: ("--trainer", name) for name in ("torch", "onnx")},
 }
 Cell = Mapping[str, str]

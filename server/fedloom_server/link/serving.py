@@ -345,6 +345,11 @@ def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) 
         raise InputError(
             "--trainer onnx: training.dp_noise needs torch, for the gradients of single examples"
         )
+    if plan.training.dp_noise and options.plan:
+        raise InputError(
+            "--plan changes a device's batch size and steps, from which the epsilon of training.dp_noise is "
+            "counted; leave one out"
+        )
     mechanisms = Mechanisms.of(strategy, plan.training)
     check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])
     trainer = TorchTrainer(plan.task)
