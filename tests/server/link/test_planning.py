@@ -14,10 +14,11 @@ from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.device.pace import PaceBook, Point
-from fedloom_client.device.planning import Planner, measured
+from fedloom_client.device.planning import Planner, applied, measured
 from fedloom_client.device.workshop import Watch
 from fedloom_client.node import Node
 from fedloom_client.orders import RUN, Given, Orders
+from fedloom_client.planner.plan import Limits, Pace, plan
 from fedloom_client.records import from_record, to_record
 from fedloom_client.trainer import Assignment
 from fedloom_client.wire import settings
@@ -67,9 +68,9 @@ class Device:
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
-    plan = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
+    job = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
     strategy = make_strategy("fedavg", {}, clients=1, lr=0.05)
-    path, why = run_artefact(plan, strategy, DATA, tmp_path_factory.mktemp("run"))
+    path, why = run_artefact(job, strategy, DATA, tmp_path_factory.mktemp("run"))
     assert path, why
     return path
 
@@ -99,6 +100,13 @@ def test_a_slow_device_plans_fewer_steps_and_its_update_counts_what_it_saw(devic
     assert warning.startswith("plan: 3 of 16 steps: 7.6")
     (point,) = device.book.points(device.key)
     assert point.seconds < 2  # it was faster than thought
+
+
+def test_an_algorithm_that_trains_two_models_ends_each_after_the_plans_steps():
+    made = plan(Pace(step=1, example=0), Limits(training=TRAINING, examples=64, seconds=8.5))
+    assert (made.steps, made.whole) == (6, False)
+    planned = applied(made, Assignment(training=TRAINING, seed=1), several=True)
+    assert (planned.training.steps, planned.enough) == (6, None)
 
 
 @pytest.fixture
