@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types bench bench-full peers pictures clean protos
+.PHONY: demo test lint types bench bench-full conformance peers pictures clean protos
 
 demo: $(INSTALLED)  ## ten clients learn handwritten digits together
 	$(BIN)/fedloom simulate digits --clients 10 --rounds 15 --seed 1 --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -31,6 +31,9 @@ bench-full: bench peers  ## all workloads of all simulators and the plot, hours 
 	$(BIN)/python -m fedloom_simulations.benchmarks.simulators fashion pfl activity stocks sentiment mobile --write bench-full
 	$(BIN)/python -m fedloom_simulations.benchmarks.simulators scale-10 scale-100 scale-1000 scale-10000 --sides fedloom loop pooled pfl fluke --write bench-scale
 	$(BIN)/python -m fedloom_simulations.benchmarks.simulators ten-thousand million --sides fedloom loop --runs 3 --write bench-population
+
+conformance: $(INSTALLED)  ## published figures, hours to a day; goes on where it was broken off
+	$(BIN)/python -m fedloom_simulations.conformance --write
 
 peers: .peers/.installed  ## other simulators, each in an environment of its own
 

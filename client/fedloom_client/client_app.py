@@ -1,7 +1,7 @@
 """The same node under Flower's SuperNode: `clientapp = "fedloom_client.client_app:app"` (docs/superlink.md).
 
-Settings come from the run's configuration (`task`, `partition`, `clients`, `seed`), and what is the
-node's own from its `--node-config`: `partition-id`, and `data`, the folder of its data.
+Settings come from the run's configuration (`task`, `partition`, `clients`, `seed`, `secure-aggregation`),
+and what is the node's own from its `--node-config`: `partition-id`, and `data`, the folder of its data.
 """
 
 from typing import Any
@@ -10,7 +10,11 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedloom_client.flower_app import make_client_app
+from fedloom_client.secure.flower import ACTION, masking
 from fedloom_client.shards import ShardRecipe
+
+SECURE = "secure-aggregation"
+"""Key of the run's configuration."""
 
 app = ClientApp()
 
@@ -29,9 +33,16 @@ def recipe(context: Context) -> ShardRecipe:
 
 
 def _answer(message: Message, context: Context) -> Message:
-    return make_client_app(recipe(context))(message, context)
+    shards = recipe(context)
+    mods = []
+    if context.run_config.get(SECURE):
+        from fedloom_client.torch_trainer import TorchTrainer  # torch is imported where it trains
+
+        mods.append(masking(TorchTrainer(shards.open().task).statistics))
+    return make_client_app(shards, mods, secret=True)(message, context)
 
 
 app.query()(_answer)
+app.query(ACTION)(_answer)
 app.train()(_answer)
 app.evaluate()(_answer)

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 from fedloom_client.node import Node
 from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.records import from_record, to_record
+from fedloom_client.secure.flower import ACTION, secure_step
 from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
@@ -28,14 +29,17 @@ MEMORY = "memory"
 """Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
-def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None) -> ClientApp:
+def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None, *, secret: bool = False) -> ClientApp:
     """A ClientApp whose node `partition-id` (of its node config) trains on that shard of `recipe`.
 
-    It answers `query` (examples and the preprocessing summary), `train` and `evaluate`.
+    It answers `query` (examples and the preprocessing summary), `train`, `evaluate`, and the steps of
+    secure aggregation, for which `secure.flower.masking` must be among the mods. With `secret` noise for
+    privacy is the operating system's.
     """
     app = ClientApp()
     app.query()(_guarded(recipe, _describe))
-    app.train(mods=mods)(_guarded(recipe, _train))
+    app.query(ACTION)(_guarded(recipe, _secure))
+    app.train(mods=mods)(_guarded(recipe, partial(_train, secret=secret)))
     app.evaluate()(_guarded(recipe, _evaluate))
     return app
 
@@ -89,10 +93,14 @@ def _describe(member: _Member, message: Message, context: Context) -> RecordDict
     return RecordDict({"summary": to_record(described.summary), "metrics": MetricRecord(facts)})
 
 
-def _train(member: _Member, message: Message, context: Context) -> RecordDict:
+def _secure(member: _Member, message: Message, context: Context) -> RecordDict:
+    return secure_step(message, context)
+
+
+def _train(member: _Member, message: Message, context: Context, *, secret: bool) -> RecordDict:
     began = time.perf_counter()
     orders = Orders.from_config(message.content.config_records["config"])
-    assignment = read_assignment(message, member.partition)
+    assignment = replace(read_assignment(message, member.partition), secret=secret)
     update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
         context.state[MEMORY] = to_record(memory)

@@ -12,18 +12,22 @@ from typing import Any, Self
 from fedloom_client.algorithms.base import Algorithm, Work, named, part
 from fedloom_client.algorithms.registry import make_algorithm, name_of
 from fedloom_client.node import Node
+from fedloom_client.noise import Noise
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
+from fedloom_client.update_privacy import CLIPPED, PREFIX, UpdatePrivacy
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import Compression, parse_codec
+from fedloom_edge.compression import AUTO, Compression, parse_codec, settle, signed
 
 COMPRESS = "compress"
 RUN = "run"
 """Key of the run's name among a device's settings: whose memory is meant."""
 ALGORITHM = "algorithm"
 """Key of an algorithm's name, what the keys of its options begin with, and its part of a client's memory."""
-SETTINGS = ("training.", COMPRESS, ALGORITHM)
+PLAN = "plan"
+"""Key of whether a device plans its round by what was measured on it."""
+SETTINGS = ("training.", COMPRESS, ALGORITHM, PREFIX, "secure.", PLAN)
 """What the keys of a message's settings begin with."""
 
 
@@ -33,7 +37,9 @@ class Orders:
 
     Attributes:
         algorithm: whose client half to run; None for FedAvg's.
-        compress: a codec as `--compress` names it; empty for none.
+        compress: a codec as `--compress` names it; empty for none, `auto` for the device's own choice.
+        privacy: what to do to an update before it is sent; None for nothing.
+        plan: whether a device plans its batch size and steps for the round's deadline (`planner.plan`).
 
     Raises:
         InputError: a codec is unknown.
@@ -41,9 +47,11 @@ class Orders:
 
     algorithm: Algorithm | None = None
     compress: str = ""
+    privacy: UpdatePrivacy | None = None
+    plan: bool = False
 
     def __post_init__(self) -> None:
-        if self.compress:
+        if self.compress not in ("", AUTO):
             parse_codec(self.compress)
 
     @classmethod
@@ -54,11 +62,15 @@ class Orders:
             start = f"{ALGORITHM}."
             options = {key.removeprefix(start): v for key, v in config.items() if key.startswith(start)}
             algorithm = make_algorithm(name, options)
-        return cls(algorithm=algorithm, compress=str(config.get(COMPRESS, "")))
+        compress, plan = str(config.get(COMPRESS, "")), bool(config.get(PLAN, 0))
+        privacy = UpdatePrivacy.from_config(config)
+        return cls(algorithm=algorithm, compress=compress, privacy=privacy, plan=plan)
 
     def to_config(self) -> dict[str, str | int | float]:
         """Flat values for a message's settings; nothing where nothing is asked for."""
         config: dict[str, str | int | float] = {COMPRESS: self.compress} if self.compress else {}
+        if self.plan:
+            config[PLAN] = 1
         if self.algorithm is not None:
             config[ALGORITHM] = name_of(self.algorithm)
             options = self.algorithm.options().items()
@@ -83,8 +95,12 @@ class Given:
     memory: Arrays
 
 
-def train(node: Node, given: Given, assignment: Assignment, orders: Orders) -> tuple[Update, Arrays]:
+def train(
+    node: Node, given: Given, assignment: Assignment, orders: Orders, chosen: str = ""
+) -> tuple[Update, Arrays]:
     """One round of one client: what is sent, and what it keeps for its next round.
+
+    Where the orders leave the codec to the device it is `chosen`.
 
     Raises:
         TrainingError: training could not go on.
@@ -95,12 +111,19 @@ def train(node: Node, given: Given, assignment: Assignment, orders: Orders) -> t
     else:
         update, mine = orders.algorithm.fit(_work(node, given, assignment))
         memory |= named(ALGORITHM, mine)
-    if orders.compress:
-        compression = Compression(parse_codec(orders.compress), node.trainer.statistics)
-        before, seed = part(given.memory, COMPRESS), derive_seed(assignment.seed, COMPRESS)
+    if orders.privacy is not None:
+        source = Noise(None if assignment.secret else derive_seed(assignment.seed, PREFIX))
+        arrays, clipped = orders.privacy.apply(given.arrays, update.arrays, source)
+        update = replace(update, arrays=arrays, metrics={**update.metrics, CLIPPED: float(clipped)})
+    before = part(given.memory, COMPRESS)
+    if codec := chosen if orders.compress == AUTO else orders.compress:
+        compression = Compression(parse_codec(codec), node.trainer.statistics)
+        seed = derive_seed(assignment.seed, COMPRESS)
         encoded, kept = compression.encode(given.arrays, update.arrays, before, seed)
-        update = replace(update, arrays=encoded)
+        update = replace(update, arrays=signed(encoded, codec) if orders.compress == AUTO else encoded)
         memory |= named(COMPRESS, kept)
+    elif before:
+        update = replace(update, arrays=settle(update.arrays, before))
     return update, memory
 
 

@@ -24,6 +24,8 @@ class Assignment:
         progress: called with (epoch, mean training loss) after each epoch; None for silence.
         enough: asked after each step; when it is true training ends with what it has, and the update
             counts the examples that were seen. None for never.
+        secret: whether noise for privacy is the operating system's and not `seed`'s. Then equal arguments
+            give equal results no more.
     """
 
     training: Training
@@ -34,6 +36,7 @@ class Assignment:
     frozen: frozenset[str] = frozenset()
     progress: Callable[[int, float], None] | None = None
     enough: Callable[[], bool] | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class Training:
         decay: factor of step and exponential, in (0, 1].
         decay_rounds: rounds between two decays of step, >= 1.
         warmup_rounds: rounds over which `lr` rises linearly to its full value.
+        dp_noise: standard deviation of DP-SGD's noise on a step's sum of clipped gradients, as a multiple
+            of `dp_clip`; 0 for no DP-SGD. An example is then in a batch by a coin of its own, so that
+            `batch_size` is what batches have on average.
+        dp_clip: bound on the L2 norm of each example's gradient under DP-SGD.
         patience: epochs without a lower validation loss before a round's training stops early and
             its best epoch is sent; 0 for never.
     """
@@ -46,6 +50,8 @@ class Training:
     decay: float = 0.5
     decay_rounds: int = 10
     warmup_rounds: int = 0
+    dp_noise: float = 0.0
+    dp_clip: float = 0.0
     patience: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +63,13 @@ class Training:
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
                 raise InputError(f"training.{name} is {value}; it must be from {low:g} to {high:g}")
+        if (self.dp_noise > 0) != (self.dp_clip > 0):
+            raise InputError("DP-SGD needs both training.dp_noise and training.dp_clip above 0")
+        if self.dp_noise and self.patience:
+            raise InputError(
+                "training.patience chooses an epoch by the client's own validation data, which the noise of "
+                "training.dp_noise does not hide; leave one out"
+            )
 
     def lr_at(self, round_number: int, rounds: int) -> float:
         """Learning rate of a round (1-based) among `rounds`."""
@@ -103,6 +116,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("steps", 0, 1_000_000_000),
     ("clip_norm", 0, _INFINITE),
     ("clip_value", 0, _INFINITE),
+    ("dp_noise", 0, 1e6),
+    ("dp_clip", 0, _INFINITE),
     ("decay", 1e-12, 1),
     ("decay_rounds", 1, 1_000_000),
     ("warmup_rounds", 0, 1_000_000),

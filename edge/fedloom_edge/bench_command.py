@@ -68,16 +68,17 @@ def measure_artefact(path: Path) -> dict[str, Any]:
     from fedloom_edge.artefact.manifest import INFER, INT8
     from fedloom_edge.artefact.serving import latency
     from fedloom_edge.artefact.storage import Artefact
+    from fedloom_edge.energy import EnergyMeter
 
     artefact = Artefact(path)
     check(artefact)
     shape, dtype = artefact.manifest.input.shape, artefact.manifest.input.dtype
     models = {name: artefact.read(name) for name in (INFER, INT8) if name in artefact.manifest.files}
-    before, began = _energy(), time.perf_counter()
-    result: dict[str, Any] = {"latency": latency(models, np.zeros((1, *shape), dtype))}
-    after = _energy()
-    if before is not None and after is not None:
-        result["watts"] = (after - before) / 1e6 / (time.perf_counter() - began)
+    began = time.perf_counter()
+    with EnergyMeter() as meter:
+        result: dict[str, Any] = {"latency": latency(models, np.zeros((1, *shape), dtype))}
+    if meter.energy is not None and not meter.energy.estimated:
+        result["watts"] = meter.energy.joules / (time.perf_counter() - began)
     command = [sys.executable, "-m", "fedloom_edge.cli", "edge", "bench", "--child", str(path)]
     result["training"] = json.loads(
         subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -91,6 +92,7 @@ def _steps(path: Path) -> dict[str, float]:
     from fedloom_edge.artefact.manifest import TRAIN
     from fedloom_edge.artefact.storage import Artefact
     from fedloom_edge.bench import _peak_mb
+    from fedloom_edge.probe import made_up_batch
     from fedloom_edge.train_step import TrainStep, open_session
 
     artefact = Artefact(path)
@@ -100,15 +102,7 @@ def _steps(path: Path) -> dict[str, float]:
     step.set_arrays(initial_arrays(artefact))
     data = open_session(graph).get_inputs()
     shape = next(tuple(i.shape[1:]) for i in data if i.name in step.signature.inputs)
-    x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
-    if artefact.manifest.input.dtype == "int64" and artefact.manifest.kind == "full":
-        x = np.zeros(x.shape, np.int64)
-    classes = step.signature.classes
-    y = (
-        np.arange(batch) % classes
-        if classes
-        else np.zeros((batch, *artefact.manifest.output.shape), np.float32)
-    )
+    x, y = made_up_batch(artefact.manifest, step.signature, shape, batch)
     step(x, y, lr=1e-6)
     start = time.perf_counter() - STARTED
     times = []
@@ -135,14 +129,6 @@ def installed_mb() -> float:
             continue
         total += sum(path.stat().st_size for file in files if (path := Path(str(file.locate()))).is_file())
     return total / 1e6
-
-
-def _energy() -> float | None:
-    """Microjoules that the processor's meter has counted; None where there is none that may be read."""
-    try:
-        return float(Path("/sys/class/powercap/intel-rapl:0/energy_uj").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _cases(arguments: argparse.Namespace) -> int:

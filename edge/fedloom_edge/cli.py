@@ -56,6 +56,9 @@ COMMANDS = {
         "fedloom_client.finetune.command", "", "train an artefact on this device's data"
     ),
     "edge quantize": Command("fedloom_client.quantize", "train", "calibrate an artefact's int8 model anew"),
+    "edge explain": Command(
+        "fedloom_client.explain", "", "what an artefact's model looks at in this device's data"
+    ),
     "edge bench": Command(
         "fedloom_edge.bench_command", "", "time and memory of an artefact, or of step graphs"
     ),

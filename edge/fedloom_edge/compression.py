@@ -18,6 +18,10 @@ from fedloom_edge.errors import FedloomError, InputError, unknown
 
 PAYLOAD = "payload"
 """Name of the one array (uint8) that an encoded update consists of."""
+AUTO = "auto"
+"""Instead of a codec: each device takes one of `AUTO_CODECS`, and says which in the payload's name."""
+AUTO_CODECS = ("float16", "int8", "topk:0.01")
+"""What a device may choose beside none, the most exact first."""
 BLOCK = 512
 """Elements that share a scale in int8."""
 _LEVEL = 3  # of zstandard: the default; higher ones gain under 1 % on such numbers
@@ -201,6 +205,18 @@ class CompressionError(FedloomError):
     """A payload is not what its codec makes. The message is one sentence."""
 
 
+def require_fixed(compress: str) -> None:
+    """Refuse `auto` where nothing measures an uplink.
+
+    Raises:
+        InputError: it is `auto`.
+    """
+    if compress == AUTO:
+        raise InputError(
+            "--compress auto follows a device's uplink, which only fedloom serve has; name a codec"
+        )
+
+
 CODECS = ("float16", "int8", "topk:SHARE", "lowrank:RANK")
 
 
@@ -224,6 +240,31 @@ def parse_codec(text: str) -> Codec:
         example = "topk:0.01, a share above 0 and at most 1" if name == "topk" else "lowrank:4, at least 1"
         raise InputError(f"--compress {text}: write {example}")
     raise unknown("--compress", text, CODECS)
+
+
+def settle(arrays: Arrays, memory: Arrays) -> Arrays:
+    """Arrays to be sent as they are, with what earlier encodings kept in `memory` added at last."""
+    return {
+        name: array + memory[_RESIDUAL + name] if _RESIDUAL + name in memory else array
+        for name, array in arrays.items()
+    }
+
+
+def signed(encoded: Arrays, codec: str) -> Arrays:
+    """An encoded update that says which codec it is of."""
+    return {f"{PAYLOAD}:{codec}": encoded[PAYLOAD]}
+
+
+def read_signed(encoded: Arrays) -> tuple[str, Arrays]:
+    """(codec, encoded update) of what `signed` made.
+
+    Raises:
+        CompressionError: it is none, or of a codec that a device may not choose.
+    """
+    name, _, codec = next(iter(encoded), "").partition(":")
+    if name != PAYLOAD or codec not in AUTO_CODECS or len(encoded) != 1:
+        raise CompressionError(f"{sorted(encoded)[:3]} is no update of {', '.join(AUTO_CODECS)}")
+    return codec, {PAYLOAD: encoded[f"{PAYLOAD}:{codec}"]}
 
 
 @dataclass(frozen=True)

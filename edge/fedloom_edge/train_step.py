@@ -4,7 +4,6 @@ Two sets of buffers take turns: a step reads one and writes the other, so nothin
 step that went wrong the last good arrays are still there.
 """
 
-import ctypes
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError, TrainingError
+from fedloom_edge.heap import trim_heap
 from fedloom_edge.step_settings import LOSS, LR, MU, NORM, SEED, STEP, TARGET, StepSignature, new, start
 
 _BATCH_AXIS = "batch"
@@ -234,10 +234,7 @@ def open_session(graph: Path | bytes, *, batch: int = 0, threads: int = 1, plan:
     except Exception as error:  # onnxruntime's errors share no base but this one
         reason = str(error).strip().splitlines()[0]
         raise RunError(f"the graph cannot be loaded: {reason}") from error
-    # What loading has left on the heap goes back to the system, 3 MB for a MobileNetV2, where the C library
-    # can (glibc).
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    trim_heap()  # what loading has left on it: 3 MB for a MobileNetV2
     return session
 
 

@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedloom_client.records import from_record, to_record
+from fedloom_client.secure.flower import SECRETS
 from fedloom_edge.arrays import Arrays
 from fedloom_server.grids import GridWrapper
 
@@ -36,10 +37,12 @@ def states_keeper(grid: Grid) -> KeepsState | None:
 
 
 def encode_state(state: RecordDict) -> tuple[dict[str, Any], Arrays]:
-    """A state as a JSON object and arrays."""
+    """A state as a JSON object and arrays, without the secrets of a round, which die with the process."""
     records: dict[str, Any] = {}
     arrays: Arrays = {}
     for name, record in state.items():
+        if name == SECRETS:
+            continue
         if isinstance(record, ArrayRecord):
             records[name] = ["arrays", list(record)]
             arrays |= {f"{name}/{key}": array for key, array in from_record(record).items()}

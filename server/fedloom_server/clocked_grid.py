@@ -23,6 +23,8 @@ from fedloom_server.grids import GridWrapper
 
 Mode = Literal["sync", "semisync", "async"]
 MODES: tuple[str, ...] = get_args(Mode)
+_LONGEST = 4.0
+"""Interval, over the usual one, from which a client weighs no more: the guard takes more for an outlier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,13 @@ class ClockedGrid(GridWrapper):
     sync: a round takes as long as its slowest client. semisync: every client takes the steps that fit
     into a period (Stripelis & Ambite, 2021, "Semi-synchronous federated learning"). async: a client
     that is done is given the newest model at once; as soon as `buffer` updates are in, they make a
-    round, each scaled by 1 / sqrt(1 + its age in rounds) (Nguyen et al., 2022, "Federated learning with
-    buffered asynchronous aggregation", algorithm 1).
+    round (Nguyen et al., 2022, "Federated learning with buffered asynchronous aggregation", algorithm 1).
+
+    There an update weighs less the older it is, and clients are drawn anew. Here each is always at work,
+    so the fast ones are heard more often, and would pull the model to their data. So an update weighs as
+    much as rounds have passed since its client's last one (Wang & Ji, 2024, "A lightweight method for
+    tackling unknown participation statistics in federated averaging", eq. 3 and its cutoff): over a long
+    time every client counts by its examples, as in a synchronous round.
 
     An update of an older model is put on the newest one before the guard sees it. A client trains when
     its update is due, from the arrays that it was given: what a checkpoint must hold is who is at work
@@ -129,10 +136,11 @@ class ClockedGrid(GridWrapper):
                 yield reply
             return
         nodes = {message.metadata.dst_node_id for message in asked}
+        late = self._mode == "async"
         due = [flight.message for node, flight in self._now.due.items() if node in nodes]
         current = from_record(asked[0].content.array_records["arrays"])
         for reply in self.inner.send_and_receive(due, timeout=timeout):
-            if not reply.has_error():
+            if late and not reply.has_error():
                 self._freshen(reply, current)
             yield reply
 
@@ -172,17 +180,15 @@ class ClockedGrid(GridWrapper):
             self._flights[node] = _Flight(entry["round"], entry["finish"], message)
 
     def _freshen(self, reply: Message, current: Arrays) -> None:
-        """Put an update of an older model on the newest one, scaled by its age."""
-        flight = self._now.due[reply.metadata.src_node_id]
+        """Put an update of an older model on the newest one, with the weight that its client has."""
+        node = reply.metadata.src_node_id
+        flight = self._now.due[node]
         reply.content[ROUND] = ConfigRecord({ROUND: self._now.number})
-        age = self._now.number - flight.round
-        if not age:
-            return
         origin = from_record(flight.message.content.array_records["arrays"])
         arrays = from_record(reply.content.array_records["arrays"])
         if {name: a.shape for name, a in arrays.items()} != {name: a.shape for name, a in origin.items()}:
             return  # the guard's to refuse
-        scale = (1 + age) ** -0.5
+        scale = self._weight(node, 1 + self._now.number - flight.round) / self._share(node)
         with np.errstate(all="ignore"):
             for name, array in arrays.items():
                 # Differences of a statistic do not add up: two of them can make a variance negative.
@@ -190,6 +196,20 @@ class ClockedGrid(GridWrapper):
                 moved = current[name] + scale * (array.astype(np.float64) - start)
                 arrays[name] = moved.astype(array.dtype)
         reply.content["arrays"] = to_record(arrays)
+
+    def _weight(self, node: int, interval: int) -> float:
+        """Of a client's difference in the new model, `interval` rounds after its last one.
+
+        Its share of all examples, times the interval over what it would be if all were equally fast.
+        """
+        clients = len(self._examples)
+        usual = max(clients / self._settings.buffer, 1.0)
+        share = self._examples[node] / sum(self._examples.values())
+        return min(share * min(interval / usual, _LONGEST), 1.0)
+
+    def _share(self, node: int) -> float:
+        """What the strategy's mean by examples multiplies a client's update with."""
+        return self._examples[node] / sum(self._examples[other] for other in self._now.due)
 
     def _seconds(self, message: Message) -> float:
         training = Training.from_config(_config(message))

@@ -1,14 +1,13 @@
 """Encoded updates back into arrays, before the guard looks at them."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from flwr.app import Message
 
 from fedloom_client.orders import Orders
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import Compression, CompressionError, parse_codec
+from fedloom_edge.compression import AUTO, Compression, CompressionError, parse_codec, read_signed
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,17 @@ class Decoder:
 
     def decode(self, reply: Message) -> str:
         """Put the arrays that a reply stands for into it; gives the reason why that cannot be done."""
-        if self._compression is None or "arrays" not in reply.content.array_records:
+        codec = self.orders.compress
+        if not codec or "arrays" not in reply.content.array_records:
             return ""
+        if codec == AUTO and next(iter(reply.content.array_records["arrays"]), "") in self.origin:
+            return ""  # as it is; without reading it
         try:
             encoded = from_record(reply.content.array_records["arrays"])
-            reply.content["arrays"] = to_record(self._compression.decode(encoded, self.origin))
+            if codec == AUTO:
+                codec, encoded = read_signed(encoded)
+            compression = Compression(parse_codec(codec), self.statistics)
+            reply.content["arrays"] = to_record(compression.decode(encoded, self.origin))
         except (CompressionError, ValueError, TypeError, OSError, EOFError) as error:
             return f"encoding: {error}"
         return ""
-
-    @cached_property
-    def _compression(self) -> Compression | None:
-        if not self.orders.compress:
-            return None
-        return Compression(parse_codec(self.orders.compress), self.statistics)

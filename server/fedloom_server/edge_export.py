@@ -21,7 +21,7 @@ from fedloom_client.seeds import generator
 from fedloom_client.task import Task
 from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.arrays import Arrays, arrays_sha256
-from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
+from fedloom_edge.artefact.manifest import ARRAYS, EXPLAIN, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, Artefact, write_artefact
 from fedloom_edge.errors import InputError
 from fedloom_server.store import DATABASE, RunStore
@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or int8: all, with the rounding of int8",
     )
     parser.add_argument(
+        "--explain", action="store_true", help="with what fedloom edge explain needs for gradients"
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="of a fresh model and of the samples that are used"
     )
     parser.add_argument(
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     source = _source(arguments)
     out = arguments.out or Path(f"{source.task.name}{SUFFIX}")
-    manifest = export(source, arguments.train, arguments.seed, out)
+    manifest = export(source, arguments.train, arguments.seed, out, explain=arguments.explain)
     check(Artefact(out))
     sys.stdout.write(describe(manifest, out))
     return 0
@@ -105,7 +108,7 @@ def _source(arguments: argparse.Namespace) -> Source:
     return Source(task, load_data(task, arguments.data), arrays, constants, provenance)
 
 
-def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
+def export(source: Source, trainable: str, seed: int, out: Path, *, explain: bool = False) -> Manifest:
     """Write the artefact to `out` (see `write_artefact`) and return its manifest.
 
     Args:
@@ -113,15 +116,19 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
         trainable: as for `build_train_step`.
         seed: decides which training samples calibrate the int8 model.
         out: folder or .fedloom file.
+        explain: whether the graph of the input's gradient is in it.
 
     Raises:
         InputError: the model, the data or `trainable` does not fit.
         RunError: ONNX computes something else than torch, or `out` cannot be written.
     """
+    import onnx
+
     from fedloom_client.onnx_trainer.trainer import step_settings
     from fedloom_client.torch_trainer import TorchTrainer
     from fedloom_edge.artefact.build import build_aware, build_graphs, embed
     from fedloom_edge.artefact.serving import choose, measure
+    from fedloom_edge.autodiff.step import build_input_gradient
     from fedloom_edge.export import training_graph
     from fedloom_server.results import versions
 
@@ -167,7 +174,11 @@ def export(source: Source, trainable: str, seed: int, out: Path) -> Manifest:
         versions=versions(),
         provenance=source.provenance | {"arrays_sha256": arrays_sha256(source.arrays)},
     )
-    return write_artefact(out, manifest, {**graphs.files, **models, ARRAYS: packed(arrays)})
+    files = {**graphs.files, **models, ARRAYS: packed(arrays)}
+    if explain:
+        model = onnx.load_model_from_string(graphs.files[INFER])
+        files[EXPLAIN] = build_input_gradient(model).SerializeToString()
+    return write_artefact(out, manifest, files)
 
 
 def ready_samples(

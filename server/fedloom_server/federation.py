@@ -26,12 +26,20 @@ from fedloom_server.client_state import states_keeper
 from fedloom_server.clock import Clocked, clock_of
 from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
+from fedloom_server.energy import EVENT as ENERGY
+from fedloom_server.energy import of_devices
 from fedloom_server.messages import Batch
 from fedloom_server.norms import PAST, GuardSettings, RoundNorms
 from fedloom_server.open_round import OpenRound, Pace
 from fedloom_server.phases import evaluate_clients, train_clients
+from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.mechanisms import Mechanisms
+from fedloom_server.privacy.options import run_warnings
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.privacy.run_privacy import RunPrivacy
 from fedloom_server.reputation import Reputation
 from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
+from fedloom_server.secure.settings import SecureSettings
 from fedloom_server.store import ClientRow, Round, RunStore
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
@@ -54,8 +62,12 @@ class Plan:
         orders: what clients do around training.
         guard: what is done with outliers, and how many good updates a round needs.
         keep: which checkpoints stay on disk.
+        secure: how updates are summed without being seen; None to look at each.
         deadline: seconds that a phase of a round waits for replies; None to wait for all.
         save_seconds: least time between two saves of an open round.
+        privacy: how much privacy may be spent; None for no limit.
+        secret: whether noise for privacy is the operating system's, as it must be where others than the
+            user see what is released. A simulation's follows from the seed, to be the same again.
     """
 
     task: Task
@@ -67,8 +79,11 @@ class Plan:
     orders: Orders = field(default_factory=Orders)
     guard: GuardSettings = field(default_factory=GuardSettings)
     keep: Keep = field(default_factory=Keep)
+    secure: SecureSettings | None = None
     deadline: float | None = None
     save_seconds: float = 2.0
+    privacy: Budget | None = None
+    secret: bool = False
 
 
 class Watcher(Protocol):
@@ -123,6 +138,9 @@ class Federation:
         self.reputation = Reputation()
         self.strategy_state: Arrays = {}
         self.clock: Clocked | None = None
+        mechanisms = Mechanisms.of(strategy, plan.training)
+        self.privacy = RunPrivacy(plan, mechanisms, store) if mechanisms else None
+        self.ended = ""
         self._state: dict[str, Any] = {}  # of the last checkpoint of a finished phase
         self._pace = Pace(plan.save_seconds)
         self._changed: dict[int, RecordDict] = {}
@@ -148,13 +166,17 @@ class Federation:
         self._data_may_grow = isinstance(grid, DataGrows)
         self.clock = clock_of(grid)
         saved = self.checkpoints.newest()
+        if isinstance(self.strategy, PrivateMean):
+            self.strategy.key = derive_seed(self.plan.seed, "privacy")
+        if self.privacy is not None:
+            self.privacy.begin(self.strategy, self.declared, saved is not None)
         opened: OpenRound | None = None
         if saved is None:
             self._begin(members)
         else:
             opened = self._go_on(saved, members)
         operators = Operators(self.store, self.roster, self.strategy)
-        while not self._over():
+        while not self._over(opened):
             if opened is None:  # requests never meet half a round
                 operators.obey(self.number + 1)
             self._round(opened or self._opened(self.number + 1))
@@ -176,7 +198,7 @@ class Federation:
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
-            for warning in getattr(self.strategy, "warnings", ()):
+            for warning in run_warnings(self.plan, self.strategy):
                 self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
 
@@ -234,21 +256,27 @@ class Federation:
     def _opened(self, number: int) -> OpenRound:
         return OpenRound(number, Batch(number, "train", self.plan.task.metric))
 
-    def _over(self) -> bool:
-        """Whether the last round is done, or early stopping says so."""
-        reason = self.plan.early_stop.reached(self.store.rounds()) if self.plan.early_stop else ""
-        if reason:
-            self.store.event("early-stop", round_number=self.number, reason=reason)
-        return bool(reason) or self.number >= self.plan.rounds
+    def _over(self, opened: OpenRound | None) -> bool:
+        """Whether the last round is done, or early stopping or the privacy budget says so."""
+        if self.number >= self.plan.rounds:
+            return True
+        if self.plan.early_stop:
+            self.ended = self.plan.early_stop.reached(self.store.rounds())
+        if self.privacy is not None and not self.ended:
+            self.ended = self.privacy.over(self.number + 1, opened)
+        if self.ended:
+            self.store.event("early-stop", round_number=self.number, reason=self.ended)
+        return bool(self.ended)
 
     def _round(self, opened: OpenRound) -> None:
         if opened.batch.phase == "train":
-            norms = train_clients(self, opened)
-            self.past = [*self.past, norms][-PAST:]
+            if (norms := train_clients(self, opened)) is not None:
+                self.past = [*self.past, norms][-PAST:]
             opened.rows |= opened.batch.entries
             opened.note_faults()
             opened.batch = Batch(opened.number, "evaluate", self.plan.task.metric)
-            if self._pace.due():
+            # With secret noise new arrays cannot be made again: they are kept before anybody sees them.
+            if self._pace.due() or (self.privacy is not None and self.privacy.secret):
                 self._state = self._whole_state()
                 self.save_open(opened, {})
         opened.batch.entries.clear()  # evaluation is cheap: it begins anew
@@ -293,6 +321,7 @@ class Federation:
         self._gather_states()
         with self.store.transaction(durable=True):
             self.checkpoints.add(self.number, state, self._changed)
+            self._write_ledger()
         self._changed = {}
         self._pace.saved(began)
 
@@ -308,12 +337,15 @@ class Federation:
         """
         self.number = opened.number
         self._state = self._whole_state()
-        entry = replace(entry, arrays=self._state["arrays"])
+        spent = self.privacy.figures() if self.privacy is not None else {}
+        entry = replace(entry, arrays=self._state["arrays"], metrics={**entry.metrics, **spent})
         self._note_best(entry)
         self._state["best"] = self.best
         opened.note_faults()
         if self.clock is not None:
             opened.note("clock", seconds=self.clock.time)
+        if energy := of_devices([*opened.rows.values(), *opened.batch.rows]):
+            opened.note(ENERGY, **energy)
         self._gather_states()
         entry = replace(entry, seconds=opened.elapsed())
         now = time.perf_counter()
@@ -324,12 +356,17 @@ class Federation:
             self.store.event("round", round_number=entry.number)
             opened.write_events(self.store)
             self.checkpoints.add(self.number, self._state, self._changed)
+            self._write_ledger()
         self._changed = {}
         if durable:  # what a power cut falls back on is the newest of those that stay
             self._durable_at = now
             self._prune()
         for watcher in self.watchers:
             watcher.round_done(entry)
+
+    def _write_ledger(self) -> None:
+        if self.privacy is not None:
+            self.privacy.write()
 
     def _prune(self) -> None:
         self.checkpoints.prune(self.number, [self.best[1]] if self.best else [])

@@ -87,6 +87,18 @@ class Guard:
                 findings.append(self._measure({name: array[k] for name, array in stack.arrays.items()}))
         return findings
 
+    def check_masked(self, reply: Message, round_number: int) -> Finding:
+        """Judge a reply to `train` under secure aggregation: of what is masked nothing but its form."""
+        content: Any = reply.content
+        return Finding(
+            _record_fault(_names(reply, ArrayRecord), "ArrayRecord", "arrays")
+            or self._size_fault(reply)
+            or _round_fault(reply, round_number)
+            or _metrics_record_fault(reply)
+            or _metrics_fault(content["metrics"], 0, 0, ())
+            or self._layout_fault(content["arrays"])
+        )
+
     def check_evaluation(self, reply: Message, round_number: int) -> Finding:
         """Judge a reply to `evaluate`."""
         content: Any = reply.content

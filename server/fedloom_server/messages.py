@@ -101,8 +101,9 @@ class Batch:
 
     @property
     def norms(self) -> dict[int, float]:
-        """Norm of each accepted update."""
-        return {client: row.metrics[NORM] for client, row in self.entries.items() if row.status == "ok"}
+        """Norm of each accepted update that could be looked at."""
+        good = {client: row.metrics for client, row in self.entries.items() if row.status == "ok"}
+        return {client: metrics[NORM] for client, metrics in good.items() if NORM in metrics}
 
     def reported(self) -> dict[int, dict[str, Any]]:
         """The figures that each accepted client itself reported."""
@@ -146,7 +147,8 @@ class Batch:
             "ok",
             "",
             bytes_up=count,
-            examples=metrics["num-examples"],
+            # Where updates are masked the number is in their sum.
+            examples=(metrics["num-examples"] or None) if self.phase == "train" else metrics["num-examples"],
             loss=metrics.get("train-loss" if self.phase == "train" else "loss"),
             metric=metrics.get(self.metric),
             gradient_norm=metrics.get("gradient-norm"),

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from fedloom_client.records import from_record, to_record
+from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
 from fedloom_server.guard import Finding
@@ -16,6 +17,10 @@ from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
 from fedloom_server.norms import NO_LIMIT, RoundNorms, bucket, limit
 from fedloom_server.open_round import OpenRound
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.privacy.run_privacy import keep_whole
+from fedloom_server.secure.session import Session
+from fedloom_server.secure.unmasking import UnmaskingError
 from fedloom_server.spread import Spread, spread
 from fedloom_server.stacked import StackedReplies
 from fedloom_server.strategies import is_server_optimizer, nodes_needed
@@ -25,6 +30,7 @@ from fedloom_server.updates import (
     collect,
     same_metrics,
     split_statistics,
+    total_for_strategy,
     uses_evaluations,
 )
 
@@ -32,19 +38,19 @@ if TYPE_CHECKING:
     from fedloom_server.federation import Federation
 
 
-def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
+def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms | None:
     """Train until enough updates are good: afterwards `run.arrays` are the new global arrays.
 
     Returns:
-        Statistics of the norms of this round's updates.
+        Statistics of the norms of this round's updates, if they are known.
 
     Raises:
         RunError: every attempt had too few good updates.
     """
     while True:
-        norms, reason = _attempt(run, opened)
-        if norms is not None:
-            return norms
+        if not (reason := _attempt(run, opened)):
+            norms = list(opened.batch.norms.values())
+            return RoundNorms.of(norms) if norms else None
         opened.note_faults()
         opened.note("repeated", attempt=opened.attempt, reason=reason)
         opened.rows |= {row.client: row for row in opened.batch.rows if row.status != "ok"}
@@ -53,41 +59,86 @@ def train_clients(run: "Federation", opened: OpenRound) -> RoundNorms:
                 opened.write_events(run.store)
                 run.store.execute("DELETE FROM checkpoint WHERE open = 1")
             raise RunError(f"round {opened.number}: {reason}")
+        if run.privacy is not None and run.privacy.secret and (over := run.privacy.over(opened.number)):
+            raise RunError(f"round {opened.number}: {reason}; asked again, {over}")
         opened.attempt += 1
         opened.batch = Batch(opened.number, "train", run.plan.task.metric)
 
 
-def _attempt(run: "Federation", opened: OpenRound) -> tuple[RoundNorms | None, str]:
-    """One attempt at training; gives its norms, or None and why it was not enough."""
+def _attempt(run: "Federation", opened: OpenRound) -> str:
+    """One attempt at training; gives why it was not enough, or nothing."""
     statistics = run.trainer.statistics if is_server_optimizer(run.strategy) else frozenset[str]()
+    if run.plan.secure is not None:
+        return _secure_attempt(run, opened, statistics)
     updates = collect(run.strategy, run.arrays, statistics, run.most_examples)
     if opened.updates:
         updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
         opened.updates = {}
     messages = _assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
+    _charge(run, opened, messages)
 
     def save() -> None:
         run.save_if_due(opened, lambda: updates.state(run.store.put_arrays))
 
     _exchange(run, opened, messages, TrainingIntake(run, opened, updates, suspects), save)
+    if run.privacy is not None:
+        examples = {row.client: row.examples or 0 for row in opened.batch.rows}
+        run.privacy.answered(opened.number, opened.attempt, examples)
     opened.train_seconds = opened.elapsed()
     _judge(run, opened, updates, suspects)
     _remember(run, opened)
+    return _too_few(run, opened) or _aggregate(run, opened, *updates.for_strategy())
+
+
+def _secure_attempt(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> str:
+    """The same with updates that nobody sees; an open round is not saved, it begins anew with other keys."""
+    session = Session(run, opened)
+    asked = session.agree(_assignments(run, opened, statistics))
+    _charge(run, opened, asked)
+    _exchange(run, opened, asked, session, lambda: None)
+    opened.train_seconds = opened.elapsed()
+    for client, reason in session.lost.items():
+        opened.batch.missing(client, reason)
+    _remember(run, opened)
     if reason := _too_few(run, opened):
-        return None, reason
-    replies, measured = updates.for_strategy()
+        return reason
+    try:
+        total = session.unmask()
+    except UnmaskingError as error:
+        return str(error)
+    if reason := _aggregate(run, opened, *total_for_strategy(total, statistics)):
+        # Not repeated: equal updates of other clients would make a second sum, and the difference known.
+        raise RunError(f"round {opened.number}: {reason}")
+    if total.clipped:
+        opened.note("warning", reason=f"{total.clipped} clients clipped their updates to secure.clip")
+    return ""
+
+
+def _charge(run: "Federation", opened: OpenRound, messages: Sequence[Message]) -> None:
+    """Account for what clients will send, before they are asked to."""
+    if run.privacy is not None:
+        asked = {run.roster.client_of(m.metadata.dst_node_id) for m in messages}
+        run.privacy.asked(opened.number, sorted(asked - opened.batch.entries.keys()))
+
+
+def _aggregate(run: "Federation", opened: OpenRound, replies: list[Message], measured: Arrays) -> str:
+    """New global arrays of what the strategy makes of `replies`; gives why there are none, or nothing."""
     arrays, metrics = run.strategy.aggregate_train(opened.number, replies)
     if arrays is None:
-        return None, f"the strategy made no model out of {opened.batch.accepted} updates"
+        return f"the strategy made no model out of {opened.batch.accepted} updates"
     merged = {**from_record(arrays), **measured}
     merged = {name: merged[name].astype(old.dtype) for name, old in run.arrays.items()}
+    if run.privacy is not None:
+        merged = keep_whole(run.arrays, merged, run.trainer.statistics)
     if not all(np.isfinite(array).all() for array in merged.values()):
-        return None, "the strategy made a model with values that are not finite; lower its learning rate"
+        return "the strategy made a model with values that are not finite; lower its learning rate"
+    if run.privacy is not None:
+        run.privacy.made(opened.number, arrays_sha256(merged))
     run.arrays = merged
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
-    return RoundNorms.of(list(opened.batch.norms.values())), ""
+    return ""
 
 
 def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
@@ -101,7 +152,8 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     orders = run.plan.orders.to_config()
     config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
-    messages = _with_stand_ins(run, opened, messages)
+    if not isinstance(run.strategy, PrivateMean):  # there everybody takes part by a coin of its own
+        messages = _with_stand_ins(run, opened, messages)
     run.roster.left_out = set()
     attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
     return messages
@@ -173,7 +225,7 @@ def _remember(run: "Federation", opened: OpenRound) -> None:
 def _too_few(run: "Federation", opened: OpenRound) -> str:
     batch = opened.batch
     needed = max(math.ceil(run.plan.guard.quorum * len(batch.entries)), 1)
-    if batch.accepted >= needed:
+    if batch.accepted >= needed or (not batch.entries and isinstance(run.strategy, PrivateMean)):
         return ""
     if not batch.accepted:
         return f"no usable update from {len(batch.entries)} clients; {batch.first_fault()}"

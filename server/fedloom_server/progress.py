@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedloom_server.privacy.budget import FIGURES
 from fedloom_server.store import Round, RunStore
 
 
@@ -34,8 +35,9 @@ def bar_under(console: Console, *columns: ProgressColumn) -> Progress:
 class RoundTable:
     """Prints a row a round as it finishes, under a bar with the ETA where there is a terminal."""
 
-    def __init__(self, metric: str, rounds: int) -> None:
-        self._metric = metric
+    def __init__(self, metric: str, rounds: int, *, private: bool = False) -> None:
+        """With `private` what has been spent of the privacy budget is a column."""
+        self._metric, self._private = metric, private
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._progress = bar_under(
             self._console, TaskProgressColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn()
@@ -46,7 +48,7 @@ class RoundTable:
     def __enter__(self) -> Self:
         self._console.print(
             f"{'round':>5}  {'loss':>8}  {self._metric:>8}  {'clients':>8}  {'worst 5%':>8}  "
-            f"{'failed':>6}  {'rejected':>8}  {'up MB':>7}  {'seconds':>7}"
+            f"{'failed':>6}  {'rejected':>8}  {'up MB':>7}  {'seconds':>7}{self._spent('epsilon')}"
         )
         self._progress.start()
         return self
@@ -68,10 +70,16 @@ class RoundTable:
         self._say(
             f"{entry.number:>5}  {'  '.join(map(_figure, figures))}  {entry.clients_failed:>6}  "
             f"{entry.rejected:>8}  {entry.bytes_up / 1e6:>7.2f}  {entry.seconds:>7.2f}"
+            f"{self._spent(f'{entry.metrics.get(FIGURES[0], 0):.4g}')}"
         )
         if entry.loss is not None and entry.metric is not None:
             self._latest = f" | loss {entry.loss:.4f} {self._metric} {entry.metric:.4f}"
+            if self._private:
+                self._latest += f" ε {entry.metrics.get(FIGURES[0], 0):.3g}"
         self._progress.update(self._bar, completed=entry.number)
+
+    def _spent(self, text: str) -> str:
+        return f"  {text:>8}" if self._private else ""
 
     def _say(self, line: str) -> None:
         if self._console.is_terminal:

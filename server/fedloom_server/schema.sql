@@ -133,3 +133,14 @@ CREATE TABLE quarantine (     -- refused updates kept for inspection, a bounded 
     arrays TEXT,              -- hash; null where the arrays cannot be kept (not the task's, or not finite)
     PRIMARY KEY (round, client, attempt)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS privacy (  -- the privacy ledger: what was released with noise; rows are never taken back
+    unit TEXT NOT NULL,       -- what is hidden: client (with all its data) or sample (one example of a client)
+    round INTEGER NOT NULL,
+    client INTEGER NOT NULL,  -- whose data went into it; -1 for all clients'
+    key TEXT NOT NULL,        -- tells it from other releases of the round: the same release counts once
+    noise REAL NOT NULL,      -- standard deviation over sensitivity
+    rate REAL NOT NULL,       -- probability with which the unit was drawn
+    steps INTEGER NOT NULL,   -- mechanisms of which it consists
+    PRIMARY KEY (unit, round, client, key)
+) WITHOUT ROWID;

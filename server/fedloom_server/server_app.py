@@ -1,7 +1,7 @@
 """The round loop under Flower's SuperLink: `serverapp = "fedloom_server.server_app:app"` (docs/superlink.md).
 
 Settings come from the run's configuration: `task`, `partition`, `clients`, `rounds`, `strategy`, `seed`,
-`out` (the run's folder on the machine of the SuperLink) and, if any, `data`.
+`out` (the run's folder on the machine of the SuperLink), `secure-aggregation` and, if any, `data`.
 """
 
 from pathlib import Path
@@ -16,13 +16,16 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation on Flower's own grid and leave a run's folder."""
+    from fedloom_client.client_app import SECURE
     from fedloom_client.loading import load_data, load_task
     from fedloom_client.orders import Orders
     from fedloom_client.torch_trainer import TorchTrainer
+    from fedloom_edge.compression import require_fixed
     from fedloom_edge.errors import FedloomError
     from fedloom_server.federation import Federation, Plan
     from fedloom_server.finish import finish_run
     from fedloom_server.results import versions
+    from fedloom_server.secure.settings import SecureSettings, refuse_unmasked
     from fedloom_server.store import RunStore
     from fedloom_server.strategies import make_strategy
 
@@ -31,9 +34,24 @@ def main(grid: Grid, context: Context) -> None:
     data = load_data(task, Path(str(config["data"])) if config.get("data") else None)
     clients, seed, rounds = int(config["clients"]), int(config["seed"]), int(config["rounds"])
     orders = Orders(compress=str(config.get("compress", "")))
-    plan = Plan(task=task, training=task.training, rounds=rounds, clients=clients, seed=seed, orders=orders)
+    require_fixed(orders.compress)
+    name = str(config["strategy"])
     strategy = make_strategy(
-        str(config["strategy"]), {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
+        name, {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
+    )
+    secure = None
+    if config.get(SECURE):
+        refuse_unmasked(name, strategy, orders.compress, clients)
+        secure = SecureSettings()
+    plan = Plan(
+        task=task,
+        training=task.training,
+        rounds=rounds,
+        clients=clients,
+        seed=seed,
+        orders=orders,
+        secure=secure,
+        secret=True,
     )
     facts = {
         "task": task.name,

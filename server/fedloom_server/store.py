@@ -23,6 +23,7 @@ FORMAT = 2
 """What this version writes. Format 1 (without checkpoints) can be read and reported, not resumed."""
 DATABASE = "run.db"
 _READABLE = (1, 2)
+_LEDGER = "CREATE TABLE IF NOT EXISTS privacy"  # the last table of the schema, younger than format 2
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,9 @@ class RunStore:
             ) from error
         if (folder / DATABASE).exists():
             raise InputError(f"--out {folder} already holds a run; choose another folder or remove this one")
-        schema = resources.files("fedloom_server").joinpath("schema.sql").read_text()
         connection = _connect(folder / DATABASE)
         connection.executescript(
-            f"PRAGMA journal_mode=WAL; BEGIN; {schema} PRAGMA user_version={FORMAT}; COMMIT;"
+            f"PRAGMA journal_mode=WAL; BEGIN; {_schema()} PRAGMA user_version={FORMAT}; COMMIT;"
         )
         store = cls(folder, connection)
         store.lock()
@@ -167,6 +167,7 @@ class RunStore:
         store.lock()
         if "norm_limit" not in [row["name"] for row in connection.execute("PRAGMA table_info(round)")]:
             connection.execute("ALTER TABLE round ADD COLUMN norm_limit REAL")
+        connection.executescript(_LEDGER + _schema().partition(_LEDGER)[2])
         for path in (*folder.glob(".*"), *(folder / "arrays").glob(".*")):
             if path.is_file():
                 path.unlink()
@@ -363,6 +364,10 @@ def _unlock_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+def _schema() -> str:
+    return resources.files("fedloom_server").joinpath("schema.sql").read_text()
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

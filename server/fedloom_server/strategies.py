@@ -4,10 +4,8 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from flwr.clientapp.mod import adaptiveclipping_mod, fixedclipping_mod
-from flwr.clientapp.typing import Mod
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvgM, Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
@@ -16,21 +14,23 @@ from fedloom_client.algorithms.registry import ALGORITHMS, make_algorithm
 from fedloom_edge.config import convert
 from fedloom_edge.errors import InputError, unknown
 from fedloom_server.composed import Composed
+from fedloom_server.privacy.local_privacy import LocalPrivacy
+from fedloom_server.privacy.private_mean import AdaptiveClipping, FixedClipping, PrivateMean
 from fedloom_server.robust import CentredClipping, Flame, GeometricMedian
+from fedloom_server.updates import uses_only_mean
+
+T = TypeVar("T")
 
 # Flower tells every step of a round at INFO; the table of rounds tells it better.
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
-# A name may be a wrapper around another: `dp-server-fixed:fedadam`.
-WRAPPERS: Mapping[str, type[Strategy]] = {
-    "dp-server-fixed": flower.DifferentialPrivacyServerSideFixedClipping,
-    "dp-server-adaptive": flower.DifferentialPrivacyServerSideAdaptiveClipping,
-    "dp-client-fixed": flower.DifferentialPrivacyClientSideFixedClipping,
-    "dp-client-adaptive": flower.DifferentialPrivacyClientSideAdaptiveClipping,
-}
-CLIENT_MODS: Mapping[str, Mod] = {
-    "dp-client-fixed": fixedclipping_mod,
-    "dp-client-adaptive": adaptiveclipping_mod,
+# A name may be a wrapper around another: `dp-server-fixed:fedadam`. Each with its options.
+WRAPPERS: Mapping[str, type[FixedClipping | AdaptiveClipping]] = {
+    "dp-server-fixed": FixedClipping,
+    "dp-server-adaptive": AdaptiveClipping,
+    "dp-client-fixed": FixedClipping,
+    "dp-client-adaptive": AdaptiveClipping,
+    "dp-local": FixedClipping,
 }
 # Ours, under the names of the field.
 OWN: Mapping[str, type[Strategy]] = {
@@ -73,7 +73,7 @@ def make_strategy(
         )
     if base_name in ALGORITHMS:
         if wrapper:
-            raise InputError(f"strategy {name}: a wrapper of Flower goes around Flower's strategies only")
+            raise InputError(f"strategy {name}: a wrapper goes around Flower's strategies only")
         return _compose(base_name, options, clients, optimizer)
     if base_name not in _plain():
         raise unknown("strategy", base_name, [*_plain(), *ALGORITHMS, *WRAPPERS])
@@ -83,13 +83,9 @@ def make_strategy(
         if key not in known:
             raise unknown(f"option of strategy {name}", key, known)
     values = {key: convert(f"strategy.{key}", text, known[key].annotation) for key, text in options.items()}
-    strategy = _build(base_name, base, {**_defaults(base, clients, lr), **values})
     if not wrapper:
-        return strategy
-    sampled = max(int(clients * values.get("fraction_train", 1.0)), 1)
-    return _build(
-        wrapper, WRAPPERS[wrapper], {"strategy": strategy, "num_sampled_clients": sampled, **values}
-    )
+        return _build(base_name, base, {**_defaults(base, clients, lr), **values})
+    return _wrap(wrapper, base_name, {**_defaults(base, clients, lr), **values}, clients)
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -97,11 +93,6 @@ def default_options(name: str) -> dict[str, Any]:
     wrapper, _, base = name.lower().rpartition(":")
     known = {**_options(_plain()[base]), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
     return {key: option.default for key, option in known.items() if option.default is not option.empty}
-
-
-def client_mods(name: str) -> list[Mod]:
-    """What the clients of a strategy must wrap around training (client-side clipping)."""
-    return [mod for wrapper, mod in CLIENT_MODS.items() if name.lower().startswith(wrapper)]
 
 
 def is_server_optimizer(strategy: Strategy) -> bool:
@@ -117,6 +108,25 @@ def nodes_needed(strategy: Strategy) -> int:
     inner = getattr(strategy, "strategy", None)
     own = [int(getattr(strategy, name, 1)) for name in ("min_available_nodes", "min_train_nodes")]
     return max(1, *own, nodes_needed(inner) if isinstance(inner, Strategy) else 1)
+
+
+def _wrap(wrapper: str, base_name: str, values: Mapping[str, Any], clients: int) -> Strategy:
+    """A strategy within one that keeps clients private."""
+    base = _plain()[base_name]
+    clipping: Any = _build(wrapper, WRAPPERS[wrapper], values)
+    if wrapper == "dp-local":
+        return LocalPrivacy(_build(base_name, base, values), clipping)
+    # Who takes part is drawn by the wrapper, from all.
+    inner = _build(base_name, base, {**values, "fraction_train": 1.0})
+    if not uses_only_mean(inner):
+        raise InputError(
+            f"strategy {wrapper}:{base_name}: the noise is for a mean of clipped updates, and "
+            f"{base_name} looks at each; use fedavg, fedprox, fedavgm, fedadam, fedyogi or fedadagrad"
+        )
+    where = "client" if wrapper.startswith("dp-client") else "server"
+    rate = values.get("fraction_train", 1.0)
+    options = {"strategy": inner, "clipping": clipping, "clients": clients, "rate": rate, "where": where}
+    return _build(wrapper, PrivateMean, options)
 
 
 def _compose(name: str, options: Mapping[str, str], clients: int, optimizer: str) -> Strategy:
@@ -148,11 +158,11 @@ def _plain() -> dict[str, type[Strategy]]:
         kind.__name__.lower(): kind
         for kind in exported
         if isinstance(kind, type) and issubclass(kind, Strategy) and not inspect.isabstract(kind)
-        if kind not in WRAPPERS.values()
+        if not kind.__name__.startswith("DifferentialPrivacy")
     }
 
 
-def _options(kind: type[Strategy]) -> dict[str, inspect.Parameter]:
+def _options(kind: type) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(kind, eval_str=True).parameters
     return {
         name: parameter
@@ -174,7 +184,7 @@ def _defaults(kind: type[Strategy], clients: int, lr: float) -> dict[str, Any]:
     return values
 
 
-def _build(name: str, kind: type[Strategy], values: Mapping[str, Any]) -> Strategy:
+def _build(name: str, kind: type[T], values: Mapping[str, Any]) -> T:
     accepted = inspect.signature(kind).parameters
     missing = [
         key

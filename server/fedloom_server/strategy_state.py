@@ -3,7 +3,6 @@
 What a strategy is given anew in each round (`current_arrays` of FedOpt and q-FedAvg) is no state.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +14,8 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
+from fedloom_server.privacy.local_privacy import LocalPrivacy
+from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.robust import Flame, GeometricMedian
 
 
@@ -104,30 +105,16 @@ def _restore_momentum(strategy: flower.FedAvgM, state: Arrays) -> None:
     strategy.momentum_vector = list(_part("momentum", state).values()) or None
 
 
-def _fixed_clipping_state(strategy: Any) -> Arrays:
-    if strategy.accountant is None:
-        return {}
-    text = json.dumps(strategy.accountant.state_dict()).encode()
-    return {"accountant": np.frombuffer(text, np.uint8).copy()}
-
-
-def _restore_fixed_clipping(strategy: Any, state: Arrays) -> None:
-    if "accountant" in state:
-        strategy.accountant.load_state_dict(json.loads(state["accountant"].tobytes()))
-
-
-def _adaptive_clipping_state(strategy: Any) -> Arrays:
+def _private_mean_state(strategy: PrivateMean) -> Arrays:
     return {"clipping_norm": np.array(strategy.clipping_norm, np.float64)}
 
 
-def _restore_adaptive_clipping(strategy: Any, state: Arrays) -> None:
+def _restore_private_mean(strategy: PrivateMean, state: Arrays) -> None:
     strategy.clipping_norm = float(state["clipping_norm"])
 
 
 _NONE = _Codec(lambda strategy: {}, lambda strategy, state: None)
 _OPTIMIZER = _Codec(_optimizer_state, _restore_optimizer)
-_FIXED = _Codec(_fixed_clipping_state, _restore_fixed_clipping)
-_ADAPTIVE = _Codec(_adaptive_clipping_state, _restore_adaptive_clipping)
 _CODECS: Mapping[type[Strategy], _Codec] = {
     flower.FedAvg: _NONE,
     flower.FedProx: _NONE,
@@ -143,8 +130,6 @@ _CODECS: Mapping[type[Strategy], _Codec] = {
     flower.FedAdam: _OPTIMIZER,
     flower.FedYogi: _OPTIMIZER,
     flower.FedAvgM: _Codec(_momentum_state, _restore_momentum),
-    flower.DifferentialPrivacyServerSideFixedClipping: _FIXED,
-    flower.DifferentialPrivacyClientSideFixedClipping: _FIXED,
-    flower.DifferentialPrivacyServerSideAdaptiveClipping: _ADAPTIVE,
-    flower.DifferentialPrivacyClientSideAdaptiveClipping: _ADAPTIVE,
+    PrivateMean: _Codec(_private_mean_state, _restore_private_mean),
+    LocalPrivacy: _NONE,
 }

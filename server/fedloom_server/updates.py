@@ -12,6 +12,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
 from fedloom_client.records import from_record, select, to_record
+from fedloom_client.secure.ring import Total
 from fedloom_edge.arrays import Arrays
 from fedloom_server.exact_mean import ExactMean
 from fedloom_server.norms import bucket
@@ -147,10 +148,8 @@ class MeanOfUpdates:
         for part in others:
             total.merge(part)
         mean = total.mean(self._scaled)
-        trained = {name: array for name, array in mean.items() if name not in self._statistics}
         metrics: dict[str, Any] = {WEIGHT: sum(row[WEIGHT] for row in rows), **mean_metrics(rows)}
-        content = RecordDict({"arrays": to_record(trained), "metrics": MetricRecord(metrics)})
-        return [Message(content, 1, MessageType.TRAIN)], {name: mean[name] for name in self._statistics}
+        return _one_reply(mean, self._statistics, metrics)
 
     def state(self, put: Callable[[Arrays], str]) -> dict[str, Any]:
         """The sums by bucket, and who is in which."""
@@ -241,6 +240,19 @@ class AllUpdates:
             content["metrics"] = MetricRecord(metrics[client])
             self._replies[client] = Message(content, 1, MessageType.TRAIN)
             self._kept[client], self._levels[client] = part["arrays"], part["level"]
+
+
+def total_for_strategy(total: Total, statistics: frozenset[str]) -> tuple[list[Message], Arrays]:
+    """What secure aggregation made of all updates, as `MeanOfUpdates.for_strategy` gives it."""
+    return _one_reply(total.arrays, statistics, {WEIGHT: total.examples, "train-loss": total.loss})
+
+
+def _one_reply(
+    mean: Arrays, statistics: frozenset[str], metrics: dict[str, Any]
+) -> tuple[list[Message], Arrays]:
+    trained = {name: array for name, array in mean.items() if name not in statistics}
+    content = RecordDict({"arrays": to_record(trained), "metrics": MetricRecord(metrics)})
+    return [Message(content, 1, MessageType.TRAIN)], {name: mean[name] for name in statistics}
 
 
 def clip_factor(level: int, highest: int) -> float:

@@ -11,7 +11,8 @@ from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
-from flwr.app import Message, MessageType
+from flwr.app import Context, Message, MessageType
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedloom_client.flower_app import ROUND
 from fedloom_client.records import from_record, to_record
@@ -138,6 +139,24 @@ class AttackedGrid(GridWrapper):
         for reply, arrays in zip(replies, made, strict=True):
             reply.content["arrays"] = to_record(arrays)
         return replies
+
+
+def attacking_client(attack: Attack, clients: int) -> Mod:
+    """A mod for clients that attack each by itself, before anything hides what they send."""
+    attackers = attack.attackers(clients)
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        reply = call_next(message, context)
+        client = int(context.node_config["partition-id"])
+        if client not in attackers or reply.has_error():
+            return reply
+        config: Any = message.content.config_records["config"]
+        origin, update = (from_record(m.content.array_records["arrays"]) for m in (message, reply))
+        made = craft(attack, origin, [update], [client], int(config[ROUND]), clients)
+        reply.content["arrays"] = to_record(made[0])
+        return reply
+
+    return mod
 
 
 def craft(

@@ -37,6 +37,8 @@ def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
     """
     if wanted == "torch":
         return Choice("torch", "as asked for")
+    if phase.training is not None and phase.training.dp_noise:
+        return Choice("torch", "DP-SGD takes a client's examples together, not clients")
     if len(clients) < 2:
         return Choice("torch", "there is one client")
     room = cohort.room(phase)

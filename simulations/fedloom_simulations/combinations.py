@@ -7,10 +7,12 @@ import argparse
 
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.training import Training
 from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
-from fedloom_server.strategies import client_mods
-from fedloom_simulations.attacks import POISONS, Attack
+from fedloom_server.privacy.local_privacy import LocalPrivacy
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_simulations.attacks import POISONS, TOGETHER, Attack
 from fedloom_simulations.faults import Faults
 
 
@@ -19,9 +21,21 @@ def keeps_memory(arguments: argparse.Namespace, strategy: Strategy) -> bool:
     return bool(arguments.compress) or isinstance(strategy, Composed)
 
 
+def noised_or_clipped(strategy: Strategy) -> bool:
+    """Whether clients clip or noise what they send."""
+    clips = isinstance(strategy, PrivateMean) and strategy.where == "client"
+    return clips or isinstance(strategy, LocalPrivacy)
+
+
+def goes_alone(arguments: argparse.Namespace, strategy: Strategy) -> bool:
+    """Whether clients do more than train, so that each is trained by itself."""
+    return keeps_memory(arguments, strategy) or noised_or_clipped(strategy)
+
+
 def refuse_combinations(
     arguments: argparse.Namespace,
     strategy: Strategy,
+    training: Training,
     attack: Attack | None,
     faults: Faults | None,
     *,
@@ -32,17 +46,20 @@ def refuse_combinations(
     Raises:
         InputError: two options do not go together.
     """
+    secure = arguments.secure_aggregation
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
+    together = arguments.backend == "vmap" or arguments.workers > 1
+    central = isinstance(strategy, PrivateMean)
     late = arguments.mode == "async"
     refusals = (
         (
-            memory and (arguments.backend == "vmap" or arguments.workers > 1),
+            goes_alone(arguments, strategy) and together,
             f"{what} trains one client at a time; leave out --backend and --workers",
         ),
         (
-            arguments.mode is not None and (arguments.backend == "vmap" or arguments.workers > 1),
+            arguments.mode is not None and together,
             "--mode trains one client at a time; leave out --backend and --workers",
         ),
         (
@@ -68,9 +85,23 @@ def refuse_combinations(
             "--faults nan=... changes updates, which --compress encodes before; leave one out",
         ),
         (
-            arguments.compress and client_mods(arguments.strategy),
-            f"strategy {arguments.strategy} clips what clients send, which --compress has encoded by then; "
-            "use dp-server-fixed or dp-server-adaptive",
+            training.dp_noise and arguments.backend == "vmap",
+            "training.dp_noise trains one client at a time, its examples together; leave out --backend",
+        ),
+        (
+            late and (central or training.dp_noise or isinstance(strategy, LocalPrivacy)),
+            "--mode async mixes updates of several rounds, which the privacy ledger counts round by round; "
+            "use sync or semisync",
+        ),
+        (
+            secure and arguments.mode is not None,
+            "--secure-aggregation sums over clients that begin and end a round together, which they do not "
+            "under --mode; leave it out",
+        ),
+        (
+            secure and attack is not None and attack.name in TOGETHER,
+            f"--attack {attack.name if attack else ''} looks at accomplices' updates, which the kit cannot "
+            "under --secure-aggregation; use signflip, scale, noise, labelflip or backdoor",
         ),
     )
     for refused, sentence in refusals:

@@ -21,11 +21,14 @@ from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
+from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
+from fedloom_server.privacy.mechanisms import Mechanisms
+from fedloom_server.privacy.options import check_private_model, run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
-from fedloom_server.results import versions
+from fedloom_server.results import said_of, versions
 from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
 from fedloom_simulations.attacks import POISONS, AttackedGrid
@@ -49,6 +52,8 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     """
     _keep_memory()
     trainer = TorchTrainer(setup.plan.task)
+    check_private_model(setup.strategy, setup.plan.training, trainer.statistics)
+    trainer.check_private(setup.plan.training)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
         with ExitStack() as stack:
@@ -59,7 +64,7 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
-            for warning in getattr(setup.strategy, "warnings", ()):
+            for warning in run_warnings(setup.plan, setup.strategy):
                 sys.stderr.write(f"fedloom: {warning}\n")
             status, reason, code = _train(setup, trainer, store)
             store.event(status, reason=reason)
@@ -135,7 +140,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
         stack.callback(board.close)
-        table = stack.enter_context(RoundTable(setup.plan.task.metric, setup.plan.rounds))
+        table = stack.enter_context(_table(setup))
         federation = Federation(
             setup.plan,
             setup.strategy,
@@ -145,6 +150,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             [table, board, ProgressFacts(store), *setup.watchers],
             setup.shards.labels_of,
         )
+        stack.enter_context(of_machine(store))
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
         store.set_facts({"startup_seconds": began - STARTED})
@@ -162,7 +168,12 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             return "failed", str(error), error.exit_code
         finally:
             store.set_facts({"seconds": before + time.perf_counter() - began})
-    return "finished", "", 0
+    return "finished", federation.ended, 0
+
+
+def _table(setup: Setup) -> RoundTable:
+    private = Mechanisms.of(setup.strategy, setup.plan.training) is not None
+    return RoundTable(setup.plan.task.metric, setup.plan.rounds, private=private)
 
 
 def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
@@ -202,7 +213,7 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
 
 def _disturbed(setup: Setup, grid: Grid) -> Grid:
     """The grid with the attacks and faults that were asked for."""
-    if setup.attack and setup.attack.name not in POISONS:
+    if setup.attack and setup.attack.name not in POISONS and setup.plan.secure is None:
         grid = AttackedGrid(grid, setup.attack, setup.plan.clients)
     if setup.faults:
         grid = FaultyGrid(grid, setup.faults)
@@ -225,7 +236,7 @@ def _check_space(out: Path, model_bytes: int) -> None:
 
 def _say(setup: Setup, result: Mapping[str, Any]) -> None:
     metric = setup.plan.task.metric
-    lines = []
+    lines = list(said_of(result))
     if result["final"]:
         lines.append(f"{metric} on the held-out test set: {result['final'][metric]:.4f}")
     lines += [f"  against {name}: {value:.4f}" for name, value in result["baselines"].items()]

@@ -13,23 +13,33 @@ from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.loading import load_task
 from fedloom_client.orders import Orders
+from fedloom_client.secure.flower import masking
 from fedloom_client.shards import ShardRecipe, Shards
+from fedloom_client.task import Task
+from fedloom_client.torch_trainer import TorchTrainer
+from fedloom_edge.compression import require_fixed
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.clocked_grid import ClockSettings, Mode
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan, Watcher
-from fedloom_server.norms import GuardSettings
+from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
+from fedloom_server.privacy.options import guard_settings
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store import DATABASE
-from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
-from fedloom_simulations.attacks import POISONS, Attack
-from fedloom_simulations.combinations import keeps_memory, refuse_combinations
+from fedloom_simulations.attacks import POISONS, Attack, attacking_client
+from fedloom_simulations.combinations import goes_alone, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
+
+MODS: list[Mod] = []
+"""Flower mods around the training of every run of this process; tests wrap clients in theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     early_stop = EarlyStop.parse(arguments.early_stop, task.metric) if arguments.early_stop else None
     faults = Faults.parse(arguments.faults, arguments.seed) if arguments.faults else None
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
+    require_fixed(arguments.compress)
     orders = Orders(compress=arguments.compress)
     recipe = ShardRecipe(
         task=_absolute(arguments.task),
@@ -98,7 +109,12 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     )
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
-    refuse_combinations(arguments, strategy, attack, faults, resume=resume)
+    refuse_combinations(arguments, strategy, training, attack, faults, resume=resume)
+    secure = secure_settings(arguments, settings, strategy, clients)
+    privacy = Budget.parse(arguments.privacy) if arguments.privacy else None
+    if not resume:
+        sizes = (len(shards.parts(client)[0]) for client in range(clients))
+        check_budget(privacy, Mechanisms.of(strategy, training), sizes)
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
@@ -113,17 +129,19 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             seed=arguments.seed,
             early_stop=early_stop,
             orders=orders,
-            guard=override(GuardSettings(), settings["guard"], "guard"),
+            guard=guard_settings(settings["guard"], strategy),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
+            secure=secure,
             deadline=arguments.deadline,
+            privacy=privacy,
         ),
         strategy_name=arguments.strategy,
         strategy=strategy,
-        mods=[*([faulty_client(faults)] if faults else []), *client_mods(arguments.strategy)],
+        mods=_mods(task, secure, attack, faults, clients),
         faults=faults,
         attack=attack,
         engine=arguments.engine,
-        alone=arguments.mode is not None or keeps_memory(arguments, strategy),
+        alone=arguments.mode is not None or goes_alone(arguments, strategy),
         mode=arguments.mode,
         clock=override(ClockSettings(), settings["clock"], "clock"),
         backend=arguments.backend,
@@ -135,6 +153,22 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _mods(
+    task: Task,
+    secure: SecureSettings | None,
+    attack: Attack | None,
+    faults: Faults | None,
+    clients: int,
+) -> list[Mod]:
+    """What clients wrap around training, the outermost first."""
+    mods = [faulty_client(faults)] if faults else []
+    if secure is None:
+        return [*mods, *MODS]
+    if attack and attack.name not in POISONS:  # which a grid could not do to masked updates
+        mods.append(attacking_client(attack, clients))
+    return [masking(TorchTrainer(task).statistics), *mods, *MODS]
 
 
 def _check_engine(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedloom_edge.config import add_config_argument
 
-SECTIONS = ("training", "strategy", "guard", "checkpoints", "clock")
+SECTIONS = ("training", "strategy", "guard", "checkpoints", "clock", "secure")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="CODEC",
         help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+    )
+    parser.add_argument(
+        "--secure-aggregation",
+        action="store_true",
+        help="clients mask their updates, so that nothing but their sum can be known",
     )
     parser.add_argument(
         "--partition",
@@ -77,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faults",
         metavar="KIND=SHARE,...",
         help="let clients fail at random: drop=0.3,slow=0.2:5s,crash=0.05,nan=0.02,stale=0.05",
+    )
+    parser.add_argument(
+        "--privacy",
+        metavar="BUDGET",
+        help="epsilon=8,delta=1e-5: end before the round that would spend more (docs/privacy.md)",
     )
     parser.add_argument(
         "--show-partition",

@@ -8,7 +8,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom_edge.compression import PAYLOAD, Compression, CompressionError, parse_codec
+from fedloom_edge.compression import (
+    AUTO_CODECS,
+    PAYLOAD,
+    Compression,
+    CompressionError,
+    parse_codec,
+    read_signed,
+    settle,
+    signed,
+)
 from fedloom_edge.errors import InputError
 
 CODECS = ["float16", "int8", "topk:0.1", "lowrank:2"]
@@ -161,3 +170,23 @@ def test_without_zstandard_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(CompressionError, match=r"pip install 'fedloom\[compress\]'"):
         make("int8").encode({"w": np.zeros(3, np.float32)}, {"w": np.ones(3, np.float32)}, {}, 0)
+
+
+@given(seed=st.integers(0, 2**32), codec=st.sampled_from(AUTO_CODECS))
+def test_an_update_that_names_its_codec_is_read_back(seed, codec):
+    origin = model(seed)
+    encoded, _ = make(codec).encode(origin, moved(origin, model(seed + 1)), {}, seed)
+    found, read = read_signed(signed(encoded, codec))
+    assert found == codec
+    assert np.array_equal(read[PAYLOAD], encoded[PAYLOAD])
+
+
+@pytest.mark.parametrize("codec", AUTO_CODECS)
+def test_what_earlier_rounds_kept_is_sent_when_an_update_goes_as_it_is(codec):
+    origin, delta = model(0), model(1, 0.01)
+    trained = moved(origin, delta)
+    encoded, memory = make(codec).encode(origin, trained, {}, 0)
+    first, second = make(codec).decode(encoded, origin), settle(trained, memory)
+    for name in SHAPES:
+        told = (first[name] - origin[name]) + (second[name] - origin[name])
+        np.testing.assert_allclose(told, 2 * (trained[name] - origin[name]), atol=1e-6)

@@ -1,9 +1,11 @@
 """A run that dies between any two replies goes on to the same bits, and damage is found and said."""
 
 import json
-import multiprocessing
+import os
 import random
-import time
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,16 +185,27 @@ def test_one_process_at_a_time_works_on_a_run(session, tmp_path):
         RunStore.reopen(tmp_path / "run")
 
 
-def test_a_worker_that_outlives_its_process_does_not_hold_the_run(session, tmp_path):
+FORKED = """
+import os, pathlib, sys, time
+from fedloom_server.store import RunStore
+store = RunStore.reopen(pathlib.Path(sys.argv[1]))
+if not os.fork():
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_outlives_its_killed_process_does_not_hold_the_run(session, tmp_path):
     session("run", rounds=1)
-    with RunStore.reopen(tmp_path / "run"):
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
-        worker.start()
-    try:
-        RunStore.reopen(tmp_path / "run").close()
-    finally:
-        worker.kill()
-        worker.join()
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        worker = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        try:
+            RunStore.reopen(tmp_path / "run").close()
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("rounds", [1, 2])

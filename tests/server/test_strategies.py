@@ -5,6 +5,8 @@ import pytest
 
 from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
+from fedloom_server.privacy.local_privacy import LocalPrivacy
+from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.strategies import OWN, TREES, is_server_optimizer, make_strategy, names
 
 DP = {"noise_multiplier": "0.1", "clipping_norm": "1"}
@@ -15,7 +17,7 @@ def required(name):
     """Options that a strategy has no default for."""
     if not name.startswith("dp-"):
         return {}
-    return DP if "fixed" in name else {"noise_multiplier": "0.1"}
+    return {"noise_multiplier": "0.1"} if "adaptive" in name else DP
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -28,7 +30,9 @@ def test_every_strategy_that_flower_exports_is_reachable():
     exported = (getattr(flower, name) for name in flower.__all__)
     strategies = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, flower.Strategy)}
     trees = {kind for kind in strategies if kind.__name__.lower() in TREES}
-    assert strategies - trees - {flower.Strategy} == made - set(OWN.values()) - {Composed}
+    ours = {*OWN.values(), Composed, PrivateMean, LocalPrivacy}
+    private = {kind for kind in strategies if kind.__name__.startswith("DifferentialPrivacy")}
+    assert strategies - trees - private - {flower.Strategy} == made - ours
 
 
 def test_options_reach_the_strategy_as_its_own_types():
@@ -43,7 +47,8 @@ def test_a_wrapper_goes_around_a_base_and_both_get_their_options():
         "dp-server-fixed:fedadam", {**DP, "eta": "0.5", "fraction_train": "0.4"}, clients=10, lr=0.1
     )
     assert wrapped.strategy.eta == 0.5
-    assert (wrapped.clipping_norm, wrapped.num_sampled_clients) == (1.0, 4)
+    assert (wrapped.clipping_norm, wrapped.rate, wrapped.expected) == (1.0, 0.4, 4)
+    assert wrapped.strategy.fraction_train == 1.0  # the wrapper draws
     assert is_server_optimizer(wrapped)
 
 
@@ -61,6 +66,10 @@ def test_a_federation_of_one_client_does_not_wait_for_a_second():
         ("fedadam", {"eta": "big"}, "expected a number"),
         ("dp-server-fixed", {}, "--set strategy.noise_multiplier=VALUE"),
         ("fedxgbbagging", {}, "XGBoost"),
+        ("dp-server-fixed:krum", DP, "krum looks at each"),
+        ("dp-server-fixed", {**DP, "clipping_norm": "0"}, "above 0"),
+        ("dp-server-fixed", {**DP, "fraction_train": "0"}, "fraction_train"),
+        ("dp-server-adaptive", {"noise_multiplier": "1"}, "raise clipped_count_stddev"),
     ],
 )
 def test_a_wrong_name_or_option_is_refused_with_the_mend(name, options, message):

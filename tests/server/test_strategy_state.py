@@ -24,7 +24,7 @@ GLOBAL = {"w": np.ones((3, 2), np.float32), "b": np.zeros(2, np.float32)}
 
 def made(name):
     options = {"noise_multiplier": "0.1"} if name.startswith("dp-") else {}
-    options |= {"clipping_norm": "1"} if "fixed" in name else {}
+    options |= {"clipping_norm": "1"} if "fixed" in name or "local" in name else {}
     options |= {"server_momentum": "0.9"} if name.startswith("fedavgm") else {}
     return make_strategy(name, options, clients=5, lr=0.1)
 
@@ -37,7 +37,7 @@ def step(strategy, number, arrays):
     replies = []
     for client in range(5):
         update = {k: (v + rng.normal(0, 0.3, v.shape)).astype(v.dtype) for k, v in arrays.items()}
-        metrics = {"num-examples": client + 1, "train-loss": 1.0, "norm_bit": client % 2}
+        metrics = {"num-examples": client + 1, "train-loss": 1.0, "clipped": client % 2}
         content = {
             "arrays": ArrayRecord({k: Array(v) for k, v in update.items()}),
             "metrics": MetricRecord(metrics),

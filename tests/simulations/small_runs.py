@@ -51,12 +51,21 @@ class Deadly:
 class SmallRuns:
     """`go("a", "scaffold", kill=7)` begins a run of 4 clients, or goes on with it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, task=TASK):
         self.folder = folder
-        (folder / "small.py").write_text(TASK)
+        (folder / "small.py").write_text(task)
 
     def go(
-        self, name, strategy="fedavg", *, kill=0, rounds=3, options=None, partition="dirichlet:0.5", **plan
+        self,
+        name,
+        strategy="fedavg",
+        *,
+        kill=0,
+        rounds=3,
+        options=None,
+        partition="dirichlet:0.5",
+        mods=None,
+        **plan,
     ):
         """Gives rounds, events, metric by client, and the global arrays; None where it was killed."""
         folder = self.folder / name
@@ -75,9 +84,10 @@ class SmallRuns:
                 [Deadly(kill)],
             )
             try:
-                federation.run(InlineGrid(make_client_app(recipe), CLIENTS))
+                federation.run(InlineGrid(make_client_app(recipe, mods), CLIENTS))
             except Killed:
                 return None
+            self.ended = federation.ended
             rounds = store.rounds()
             return rounds, store.events(), self.clients(store), store.get_arrays(rounds[-1].arrays)
 

@@ -108,6 +108,9 @@ def test_the_guard_sees_what_was_decoded(tmp_path):
 
 
 def test_an_unknown_codec_is_refused_before_a_run_begins(simulate):
+    done = simulate("digits", "--compress", "auto")
+    assert done.code == 2
+    assert "which only fedloom serve has" in done.err
     done = simulate("digits", "--compress", "int7")
     assert done.code == 2
     assert "unknown --compress" in done.err

@@ -15,7 +15,9 @@ import pytest
 from fedloom_edge.errors import FedloomError
 from fedloom_server.store import RunStore
 
-FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli", "simulate", "digits", "--clients", "3"]
+# A test suite in the background of a shell ignores SIGINT, and so would the run.
+FEDLOOM = ["env", "--default-signal=INT", sys.executable, "-m", "fedloom_edge.cli"]
+FEDLOOM += ["simulate", "digits", "--clients", "3"]
 
 
 def interrupt_when(folder: Path, reached, *options: str) -> subprocess.CompletedProcess[str]:
@@ -27,8 +29,6 @@ def interrupt_when(folder: Path, reached, *options: str) -> subprocess.Completed
         text=True,
         # A session of its own, so that the signal reaches the run alone, as Ctrl-C does in a shell.
         start_new_session=True,
-        # A test suite in the background of a shell ignores the signal, and so would the run.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not reached(folder):

@@ -2,7 +2,12 @@
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
+from fedloom_client.flower_app import ROUND
+from fedloom_client.records import from_record, to_record
+from fedloom_client.training import Training
 from fedloom_server.clocked_grid import ClockedGrid, ClockSettings
 from fedloom_simulations import inline
 
@@ -116,3 +121,53 @@ def test_what_cannot_work_is_refused_before_a_run_begins(simulate, options, said
     assert done.code == 2
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+def asynchronous_shares(settings, examples, rounds):
+    """Share of each client in the model, whose training adds 1 to an element of its own."""
+    app = ClientApp()
+    clients = len(examples)
+
+    @app.query()
+    def facts(message, context):
+        index = context.node_config["partition-id"]
+        metrics = MetricRecord({"partition-id": index, "num-examples": examples[index]})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    @app.train()
+    def train(message, context):
+        index = context.node_config["partition-id"]
+        arrays = from_record(message.content["arrays"])["w"]
+        moved = to_record({"w": arrays + np.eye(clients)[index]})
+        metrics = MetricRecord({"num-examples": examples[index]})
+        return Message(RecordDict({"arrays": moved, "metrics": metrics}), reply_to=message)
+
+    grid = ClockedGrid(inline.InlineGrid(app, clients), "async", settings, 0, frozenset())
+    nodes = list(grid.get_node_ids())
+    list(grid.send_and_receive([Message(RecordDict(), node, "query") for node in nodes]))
+    model = np.zeros(clients)
+    for number in range(1, rounds + 1):
+        config = ConfigRecord({ROUND: number, **Training(batch_size=1).to_config()})
+        content = RecordDict({"arrays": to_record({"w": model}), "config": config})
+        messages = [Message(content, node, "train") for node in nodes]
+        grid.expect(messages)
+        replies = list(grid.send_and_receive(messages))
+        weights = [reply.content["metrics"]["num-examples"] for reply in replies]
+        updates = [from_record(reply.content["arrays"])["w"] for reply in replies]
+        model = np.average(updates, axis=0, weights=weights)
+    return model / model.sum()
+
+
+def test_in_the_long_run_every_client_counts_by_its_examples_however_slow_it_is():
+    settings = ClockSettings(slow=0.25, factor=2.0, buffer=2)
+    examples = [10, 10, 20, 10, 10, 20, 10, 10]
+    shares = asynchronous_shares(settings, examples, 400)
+    np.testing.assert_allclose(shares, np.array(examples) / 100, rtol=0.05)
+
+
+def test_a_client_that_is_very_slow_counts_less_than_its_examples_and_is_not_lost():
+    settings = ClockSettings(slow=0.25, factor=40.0, buffer=2)
+    shares = np.sort(asynchronous_shares(settings, [10] * 8, 400))
+    assert (shares[:2] > 0.01).all()
+    assert (shares[:2] < 0.1).all()
+    np.testing.assert_allclose(shares[2:], shares[2:].mean(), rtol=0.05)

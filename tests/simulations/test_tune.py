@@ -90,7 +90,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(searched, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while tune(folder, *OPTIONS, "--trials", 4) != 0:  # until the killed search's worker has gone too
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -54,6 +54,7 @@ class Agent:
         max_temperature_c: work offered while the board is hotter is refused.
         note: is told a line whenever the agent's state changes.
         supply: readies `worker` for a run; None if it needs nothing.
+        sent: is told bytes and seconds of every upload.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Agent:
         max_temperature_c: float = 85.0,
         note: Callable[[str], None] = log.info,
         supply: Supply | None = None,
+        sent: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._home = home
         self._address = address
@@ -74,7 +76,7 @@ class Agent:
         self._note = note
         self._spool = Spool(home / "spool")
         self._supply, self._worker = supply, worker
-        self._desk = Desk(worker, self._spool, max_temperature_c, supplied=supply is None)
+        self._desk = Desk(worker, self._spool, max_temperature_c, supplied=supply is None, sent=sent)
         self._meter = Meter(home)
         self._stopping = asyncio.Event()
         self._failures = 0

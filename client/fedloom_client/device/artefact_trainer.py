@@ -54,6 +54,11 @@ class ArtefactTrainer:
             self._backbone.close()
 
     @property
+    def path(self) -> Path | None:
+        """Of the artefact; None before `equip`."""
+        return self._path
+
+    @property
     def statistics(self) -> frozenset[str]:
         """Names of the arrays that are measured and not trained."""
         return self._ready.statistics

@@ -8,7 +8,7 @@ from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
 from fedloom_client.frames import Chunk
-from fedloom_client.wire import Assembly, check_hashes, sha256
+from fedloom_client.wire import CHUNK, Assembly, check_hashes, sha256
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -36,7 +36,9 @@ class Desk:
         max_temperature_c: float,
         *,
         supplied: bool = True,
+        sent: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
+        """`sent` is told bytes and seconds of every upload that was not interrupted."""
         self._spool = spool
         self._workshop = Workshop(worker, spool, self._progressed, self._done)
         self._limit = max_temperature_c
@@ -50,6 +52,9 @@ class Desk:
         self._lacks = ""
         self._until = math.inf
         self._last: float | None = None
+        self._sent = sent
+        self._announced: dict[str, float | None] = {}
+        self._asked: dict[str, int] = {}
 
     @property
     def work(self) -> str:
@@ -65,6 +70,7 @@ class Desk:
         """Use another connection from now on, or none; `call_soon` runs a function in its thread."""
         self._send = send
         self._call_soon = call_soon
+        self._announced = dict.fromkeys(self._announced)  # the rest of an upload says nothing of the whole
 
     def stop(self) -> None:
         """Give up the work at hand."""
@@ -78,7 +84,7 @@ class Desk:
             LinkError: its arrays break the rules.
         """
         if work.id in self._spool:
-            self._post(result=self._spool[work.id].result)
+            self._post_result(work.id)
         elif self._work is None:
             self._begin(work)
         elif self._work.id == work.id:
@@ -112,6 +118,10 @@ class Desk:
     def give(self, wants: pb.Wants) -> list[Callable[[], Chunk]]:
         """Pieces of results that the coordinator asks for, each made when it is sent."""
         results = [self._spool[work] for work in self._spool.works]
+        asked = check_hashes(wants.chunks)
+        for work in self._announced.keys() & set(self._spool.works):
+            result = self._spool[work]
+            self._asked[work] = self._asked.get(work, 0) + sum(digest in result for digest in asked)
 
         def piece(digest: bytes) -> Callable[[], Chunk]:
             source = next((result for result in results if digest in result), None)
@@ -119,11 +129,16 @@ class Desk:
                 raise LinkError(f"wants: no result has the chunk {digest.hex()[:16]}")
             return lambda: Chunk(source.chunk(digest))
 
-        return [piece(digest) for digest in check_hashes(wants.chunks)]
+        return [piece(digest) for digest in asked]
 
     def acknowledged(self, acknowledgement: pb.Acknowledgement) -> None:
         """Forget a result."""
-        self._spool.forget(acknowledgement.work)
+        work = acknowledgement.work
+        began, chunks = self._announced.pop(work, None), self._asked.pop(work, 0)
+        if began is not None and acknowledgement.counted and work in self._spool:
+            size = min(chunks * CHUNK, _bytes(self._spool[work].result.arrays))
+            self._sent(size, time.monotonic() - began)
+        self._spool.forget(work)
 
     def cancelled(self, work: str) -> None:
         """The coordinator no longer waits for a work."""
@@ -152,10 +167,7 @@ class Desk:
         self._start_when_complete()
 
     def _refuses(self, work: pb.Work) -> str:
-        size = sum(
-            math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
-            for tensor in work.arrays.tensors
-        )
+        size = _bytes(work.arrays)
         if self._lacks and work.kind != pb.KIND_DESCRIBE:
             return self._lacks
         if work.kind == pb.KIND_TRAIN and _COPIES * size > available_memory():
@@ -194,13 +206,25 @@ class Desk:
     def _finish(self, work: str, reason: str) -> None:
         self._work, self._last = None, time.monotonic()
         if work in self._spool:
-            self._post(result=self._spool[work].result)
+            self._post_result(work)
         elif reason:
             self._post(refusal=pb.Refusal(work=work, reason=reason))
         if self._next is not None:
             upcoming, self._next = self._next, None
             self._begin(upcoming)
 
+    def _post_result(self, work: str) -> None:
+        if self._send is not None:
+            self._announced.setdefault(work, time.monotonic())
+        self._post(result=self._spool[work].result)
+
     def _post(self, **body: object) -> None:
         if self._send is not None:
             self._send(pb.FromDevice(**body))  # type: ignore[arg-type]
+
+
+def _bytes(tensors: pb.Tensors) -> int:
+    return sum(
+        math.prod(tensor.shape) * (int(tensor.dtype.strip("abcdefghijklmnopqrstuvwxyz_") or 8) // 8)
+        for tensor in tensors.tensors
+    )

@@ -6,6 +6,8 @@ import mmap
 import re
 from pathlib import Path
 
+from fedloom_edge.heap import trim_heap
+
 # A file's code as it is in memory: mapped readable and executable, never written to.
 _CODE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-xp \S+ \S+ \d+ +/")
 
@@ -17,10 +19,10 @@ def give_back() -> None:
     depends on the libc; another than glibc returns nothing here.
     """
     gc.collect()
+    trim_heap()
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.malloc_trim(0)
-    except (OSError, AttributeError):  # not glibc
+    except OSError:  # another libc
         return
     for line in Path("/proc/self/maps").read_text().splitlines():
         if found := _CODE.match(line):

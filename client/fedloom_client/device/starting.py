@@ -31,12 +31,16 @@ class Outfit:
         hello: what the device says of itself.
         equip: takes the artefact that the node trains with; None if it needs none.
         measured: takes the model of every evaluation, to serve it; None if none is served.
+        artefact: gives the path of what the node trains with; None before there is one, or with torch.
+        alone: the board is this device's own, so its energy is this device's.
     """
 
     node: Node
     hello: pb.Hello
     equip: Callable[[Path], None] | None
     measured: Measured | None = None
+    artefact: Callable[[], Path | None] = lambda: None
+    alone: bool = True
 
 
 def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
@@ -68,7 +72,9 @@ def make_outfit(settings: DeviceSettings, home: Path) -> Outfit:
         validation=len(node.raw.validation),
     )
     measured = Shelf(home, node, given).offer if settings.serve and given is not None else None
-    return Outfit(node, hello, equip, measured)
+    return Outfit(
+        node, hello, equip, measured, lambda: given.path if given else None, alone=settings.shard is None
+    )
 
 
 def _node(settings: DeviceSettings, task: Task, trainer: Trainer, read: Callable[[], Shard]) -> Node:

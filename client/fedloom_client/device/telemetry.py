@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from fedloom_edge.energy import PowerSensor
 from fedloom_protos.v1 import link_pb2 as pb
 
 
@@ -22,9 +23,9 @@ def board() -> pb.Board:
     )
 
 
-def available_memory() -> int:
-    """Bytes that can be had without swapping."""
-    return _memory("MemAvailable")
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be had without swapping, and within what systemd or a container allows."""
+    return min(_memory("MemAvailable"), _allowed(root))
 
 
 def temperature() -> float | None:
@@ -35,11 +36,18 @@ def temperature() -> float | None:
     return max(sane, default=None)
 
 
+def throttled() -> bool | None:
+    """Whether the board runs slower now, for heat or low voltage; None where it does not tell."""
+    # Bits 0 to 3 of the firmware's word: low voltage, capped, throttled, soft limit, all of now.
+    word = _text("/sys/devices/platform/soc/soc:firmware/get_throttled").strip()
+    return bool(int(word, 16) & 0xF) if word else None
+
+
 class Meter:
     """Reads a `Telemetry` each time it is asked; the processor's load is since the time before."""
 
     def __init__(self, disk: Path) -> None:
-        self._disk = disk
+        self._disk, self._sensor = disk, PowerSensor()
         self._busy, self._all = _ticks()
         self._started = time.monotonic()
 
@@ -57,11 +65,9 @@ class Meter:
         self._busy, self._all = busy, everything
         if (degrees := temperature()) is not None:
             telemetry.temperature_c = degrees
-        # Bits 0 to 3 of the firmware's word: low voltage, capped, throttled, soft limit, all of now.
-        throttled = _text("/sys/devices/platform/soc/soc:firmware/get_throttled").strip()
-        if throttled:
-            telemetry.throttled = bool(int(throttled, 16) & 0xF)
-        if (watts := _power()) is not None:
+        if (slow := throttled()) is not None:
+            telemetry.throttled = slow
+        if (watts := self._sensor.watts()) is not None:
             telemetry.power_w = watts
         return telemetry
 
@@ -72,12 +78,21 @@ def resident_memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _power() -> float | None:
-    """Watts by the first power sensor that the kernel shows (a UPS or PoE board), or None."""
-    for path in sorted(Path("/sys/class/hwmon").glob("hwmon*/power1_input")):
-        if (text := _text(str(path)).strip()).isdecimal():
-            return int(text) / 1e6
-    return None
+def _allowed(root: Path) -> int:
+    """Bytes that are left of the limits of this process's control group (version 2) and those above it."""
+    found = re.search(r"^0::/(.*)$", _text(str(root / "proc/self/cgroup")), re.MULTILINE)
+    top = root / "sys/fs/cgroup"
+    folder, least = top / (found[1] if found else ""), 1 << 62
+    while folder != top and folder.is_relative_to(top):
+        limits = [_text(str(folder / name)).strip() for name in ("memory.high", "memory.max")]
+        used = _text(str(folder / "memory.current")).strip()
+        cache = re.search(r"^inactive_file (\d+)$", _text(str(folder / "memory.stat")), re.MULTILINE)
+        for limit in limits:
+            if limit.isdecimal() and used.isdecimal():
+                free = int(limit) - int(used) + (int(cache[1]) if cache else 0)
+                least = min(least, max(free, 0))
+        folder = folder.parent
+    return least
 
 
 def _ticks() -> tuple[int, int]:

@@ -18,7 +18,7 @@ from fedloom_client.trainer import Assignment
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.check import FEATURES
-from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest
+from fedloom_edge.artefact.manifest import ARRAYS, EXPLAIN, INFER, INT8, Manifest
 from fedloom_edge.artefact.patch import patch
 from fedloom_edge.artefact.rounding import round_into
 from fedloom_edge.artefact.serving import backbone, predict
@@ -105,7 +105,7 @@ def write_tuned(
     """
     manifest = artefact.manifest
     models = with_arrays(artefact, arrays)
-    kept = {name: artefact.read(name) for name in manifest.files if name not in (INFER, INT8)}
+    kept = {name: artefact.read(name) for name in manifest.files if name not in (INFER, INT8, EXPLAIN)}
     serve = backbone(manifest) if INT8 in models else INFER
     files = {**kept, **models}
     files[ARRAYS] = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
@@ -125,7 +125,7 @@ def with_arrays(artefact: Artefact, arrays: Arrays) -> dict[str, bytes]:
         RunError: an array does not fit.
     """
     manifest = artefact.manifest
-    models = {INFER: patch(artefact.read(INFER), arrays)}
+    models = {name: patch(artefact.read(name), arrays) for name in (INFER, EXPLAIN) if name in manifest.files}
     if INT8 in manifest.files and manifest.kind == "head":
         models[INT8] = patch(artefact.read(INT8), arrays)
     elif manifest.kind == "quantised":

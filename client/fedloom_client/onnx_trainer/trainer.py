@@ -15,7 +15,7 @@ from fedloom_client.task import Metric
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.errors import DataError, TrainingError
+from fedloom_edge.errors import DataError, InputError, TrainingError
 from fedloom_edge.measures import mean_loss, standard_metric, target_type
 from fedloom_edge.step_settings import Loss, StepSettings
 from fedloom_edge.train_step import TrainStep
@@ -108,7 +108,13 @@ class OnnxTrainer:
 
 
 def step_settings(loss: Loss, training: Training, *, proximal: bool, alone: bool) -> StepSettings:
-    """What of `training` is fixed in a step graph; `alone`: every batch is a single example."""
+    """What of `training` is fixed in a step graph; `alone`: every batch is a single example.
+
+    Raises:
+        InputError: the training is private, and a step graph has no gradients of single examples.
+    """
+    if training.dp_noise:
+        raise InputError("training.dp_noise needs torch, for the gradients of single examples")
     return StepSettings(
         loss=loss,
         optimizer=training.optimizer,

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from fedloom_client.batches import cut
 from fedloom_client.early_stopping import Best
 from fedloom_client.seeds import generator
 from fedloom_client.torch_trainer.losses import LossFunction
+from fedloom_client.torch_trainer.private_step import PrivateStep
 from fedloom_client.torch_trainer.state import read_arrays
 from fedloom_client.torch_trainer.step import Step
 from fedloom_client.torch_trainer.tensors import Fetch
@@ -41,7 +41,8 @@ def train(
         TrainingError: the loss or a gradient is not finite.
     """
     training = assignment.training
-    step = Step(model, loss_function, assignment)
+    kind = PrivateStep if training.dp_noise else Step
+    step = kind(model, loss_function, assignment, examples)
     best = Best(training.patience)
     order = generator(assignment.seed, "order")
     loss_sum, seen, epoch, over, cut_short = 0.0, 0, 0, False, False
@@ -49,7 +50,7 @@ def train(
         epoch += 1
         epoch_sum, epoch_seen = 0.0, 0
         to_training_mode(model, alone=min(examples, training.batch_size) == 1)
-        batches = cut(order.permutation(examples), training.batch_size)
+        batches = step.batches(order)
         if training.steps:
             batches = batches[: training.steps - step.health.steps]
         for batch in batches:
@@ -61,20 +62,20 @@ def train(
                 break
         loss_sum, seen = loss_sum + epoch_sum, seen + epoch_seen
         if assignment.progress is not None:
-            assignment.progress(epoch, epoch_sum / epoch_seen)
+            assignment.progress(epoch, epoch_sum / max(epoch_seen, 1))
         over = epoch == training.epochs or step.health.steps == training.steps or cut_short
         if not cut_short and training.patience and validate is not None:
             best.note(validate(), lambda: read_arrays(model))
             over = over or best.over
     metrics = {
-        "train-loss": loss_sum / seen,
+        "train-loss": loss_sum / max(seen, 1),  # coins may leave every batch empty
         "gradient-norm": step.health.mean,
         "gradient-norm-max": step.health.largest,
         "steps": float(step.health.steps),
         "epochs": float(epoch),
     }
     counted = min(examples, seen) if cut_short else examples
-    return Update(best.arrays or read_arrays(model), counted, metrics, step.health.warnings())
+    return Update(best.arrays or read_arrays(model), counted, metrics, step.warnings())
 
 
 def to_training_mode(model: nn.Module, *, alone: bool) -> None:

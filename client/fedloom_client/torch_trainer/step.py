@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedloom_client.batches import cut
+from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.clipping import clip
 from fedloom_client.torch_trainer.failure import not_finite
 from fedloom_client.torch_trainer.gradients import GradientHealth
@@ -23,12 +25,16 @@ class Step:
         model: holds the arrays that the round starts from.
         loss_function: (outputs, targets) -> mean over the batch.
         assignment: settings and FedProx's coefficient.
+        examples: how many there are.
 
     Attributes:
         health: gradient norms so far.
     """
 
-    def __init__(self, model: nn.Module, loss_function: LossFunction, assignment: Assignment) -> None:
+    def __init__(
+        self, model: nn.Module, loss_function: LossFunction, assignment: Assignment, examples: int
+    ) -> None:
+        self.examples = examples
         self.model = model
         self.loss_function = loss_function
         self.training = assignment.training
@@ -42,23 +48,36 @@ class Step:
         self.optimiser = Optimiser(self.parameters, self.training)
         self.health = GradientHealth(model)
 
+    def batches(self, order: np.random.Generator) -> list[Indices]:
+        """An epoch's batches, in the order in which steps are taken on them."""
+        return cut(order.permutation(self.examples), self.training.batch_size)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the gradients say of the model, in sentences."""
+        return self.health.warnings()
+
     def __call__(self, x: Tensor, y: Tensor, *, epoch: int) -> float:
         """Take a step on inputs (B, ...) and targets (B, ...); returns the loss before it.
 
         Raises:
             TrainingError: the loss or a gradient is not finite; `epoch` is for the message.
         """
-        for p in self.parameters:
-            p.grad = None
-        loss = self.loss_function(self.model(x), y)  # ()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = self._backward(x, y)
         self._pull_to_start()
-        value, norm = loss.item(), self.health.look()
+        norm = self.health.look()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise not_finite(self.model, x, y, loss=value, epoch=epoch, step=self.health.steps)
         clip([p.grad for p in self.parameters if p.grad is not None], norm, self.training)
         self.optimiser.step()
         return value
+
+    def _backward(self, x: Tensor, y: Tensor) -> float:
+        """Give every parameter its gradient; returns the loss."""
+        for p in self.parameters:
+            p.grad = None
+        loss = self.loss_function(self.model(x), y)  # ()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
 
     def _pull_to_start(self) -> None:
         """Add the gradient of FedProx's mu/2 * ||w - w_start||^2, mu * (w - w_start), and the offset."""

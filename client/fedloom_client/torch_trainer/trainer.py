@@ -16,8 +16,9 @@ from fedloom_client.torch_trainer.losses import LOSSES
 from fedloom_client.torch_trainer.state import load_arrays, read_arrays, statistics
 from fedloom_client.torch_trainer.tensors import Fetch, TensorCache, input_tensor
 from fedloom_client.trainer import Assignment, Evaluation, Update
+from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.errors import TrainingError
+from fedloom_edge.errors import InputError, TrainingError
 from fedloom_edge.measures import standard_metric, target_type
 
 _EVALUATION_BATCH = 256
@@ -84,13 +85,33 @@ class TorchTrainer:
         count = len(shard.train)
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
+        self.check_private(assignment.training)
         model = self.module(arrays)
         for name, parameter in model.named_parameters():
             if name in assignment.frozen:
                 parameter.requires_grad_(False)
         validate = (lambda: self._loss_on(model, shard.validation)) if len(shard.validation) else None
         with reproducible(assignment.seed):
-            return train(model, self._loss, count, self._tensors.fetch(shard.train), assignment, validate)
+            update = train(model, self._loss, count, self._tensors.fetch(shard.train), assignment, validate)
+        if assignment.training.dp_noise:
+            for name in self.statistics:
+                if not np.array_equal(update.arrays[name], arrays[name]):
+                    raise TrainingError(f"training.dp_noise: the model changes {name}, which gets no noise")
+        return update
+
+    def check_private(self, training: Training) -> None:
+        """Refuse DP-SGD where examples of a batch are not independent of each other.
+
+        Raises:
+            InputError: the model has batch norm.
+        """
+        kinds: Any = torch.nn.modules.batchnorm._NormBase
+        for name, module in self._template.named_modules() if training.dp_noise else ():
+            if isinstance(module, kinds) and module.track_running_stats:
+                raise InputError(
+                    f"training.dp_noise: layer {name} ({type(module).__name__}) mixes the examples of a "
+                    "batch, so that none's share can be bounded; use GroupNorm or LayerNorm"
+                )
 
     def evaluate(self, arrays: Arrays, samples: Samples) -> Evaluation:
         """Loss and metrics of `arrays` on `samples`; zeros where there is no sample."""

@@ -3,6 +3,7 @@
 fedloom edge check FILE
 """
 
+from dataclasses import replace
 from typing import Any
 
 from safetensors import SafetensorError
@@ -10,10 +11,10 @@ from safetensors.numpy import load
 
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.artefact.graph import Contents, inspect
-from fedloom_edge.artefact.manifest import ARRAYS, EVALUATE, INFER, INT8, TRAIN, Manifest, Tensor
+from fedloom_edge.artefact.manifest import ARRAYS, EVALUATE, EXPLAIN, INFER, INT8, TRAIN, Manifest, Tensor
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import DataError, RunError
-from fedloom_edge.step_settings import StepSignature, new
+from fedloom_edge.step_settings import GRADIENT, TARGET, StepSignature, new
 
 FEATURES = "features"
 _ORT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
@@ -42,6 +43,8 @@ def check(artefact: Artefact) -> dict[str, Contents]:
             _check_step(artefact.manifest, session, arrays)
         elif name == EVALUATE:
             _check_inputs(session, arrays)
+        elif name == EXPLAIN:
+            _check_explanation(artefact.manifest, session)
     return found
 
 
@@ -102,6 +105,14 @@ def _check_step(manifest: Manifest, session: Any, arrays: Arrays) -> None:
         array = arrays.get(name)
         if array is None or array.dtype.name != "float32" or array.shape != shapes.get(new(name)):
             raise DataError(f"{ARRAYS} does not fit {TRAIN} in {name}; export it again")
+
+
+def _check_explanation(manifest: Manifest, session: Any) -> None:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [entry.name for entry in inputs] != [manifest.input.name, TARGET]:
+        raise DataError(f"{EXPLAIN} takes other inputs than {manifest.input.name} and {TARGET}")
+    _compare(manifest.input, inputs[0], EXPLAIN)
+    _compare(replace(manifest.input, name=GRADIENT), outputs[0], EXPLAIN)
 
 
 def _check_inputs(session: Any, arrays: Arrays) -> None:

@@ -11,15 +11,16 @@ from fedloom_edge.errors import DataError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-INFER, INT8, TRAIN, EVALUATE, ARRAYS = (
+INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS = (
     "infer.onnx",
     "infer.int8.onnx",
     "train.onnx",
     "evaluate.onnx",
+    "explain.onnx",
     "arrays.safetensors",
 )
-FILES = (INFER, INT8, TRAIN, EVALUATE, ARRAYS)
-_OPTIONAL = {INT8}
+FILES = (INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS)
+_OPTIONAL = {INT8, EXPLAIN}
 Kind = Literal["head", "full", "quantised"]
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_AXES, _LARGEST_AXIS = 8, 1 << 24

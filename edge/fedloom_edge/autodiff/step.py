@@ -18,6 +18,7 @@ from fedloom_edge.autodiff.trainable import parameters, select
 from fedloom_edge.autodiff.values import Value
 from fedloom_edge.errors import InputError
 from fedloom_edge.step_settings import (
+    GRADIENT,
     LOSS,
     LR,
     METADATA,
@@ -120,8 +121,38 @@ def build_evaluation(model: onnx.ModelProto) -> onnx.ModelProto:
     return _made(graph, forward, {})
 
 
+def build_input_gradient(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The gradient of one of a model's outputs with respect to its input.
+
+    Inputs: the model's own (B, ...) and `y` int64 (B,), which output, of an example's outputs in a row.
+    Output: `gradient` (B, ...), of the input's shape.
+
+    Args:
+        model: an inference model, with its arrays in it.
+
+    Raises:
+        InputError: the model cannot be run or differentiated, or its input is no float32.
+    """
+    forward = read_forward(model, 2)
+    _check_names(forward)
+    x = forward.inputs[0]
+    if forward.values[x].dtype != np.float32:
+        raise InputError(f"input {x!r} is {forward.values[x].dtype}: only floats have gradients")
+    g = Tape()
+    write_forward(forward, (x,), StepSettings(batch_statistics=False), g)
+    hot = g.op("OneHot", TARGET, g.ints(math.prod(g.values[forward.output].typical[1:])), g.constant([0, 1]))
+    gradient = differentiate(forward, g, g.reshape_like(hot, forward.output), (x,))[x]
+    nodes = _named_outputs(_live(g.nodes, {gradient}), {GRADIENT: gradient})
+    y = helper.make_tensor_value_info(TARGET, TensorProto.INT64, [BATCH])
+    inputs = [*(_info(name, g.values[name]) for name in forward.inputs), y]
+    graph = helper.make_graph(
+        nodes, "input_gradient", inputs, [_info(x, g.values[x], GRADIENT)], g.initialisers()
+    )
+    return _made(graph, forward, {})
+
+
 def _check_names(forward: Forward) -> None:
-    reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM}
+    reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM, GRADIENT}
     taken = reserved & {*forward.inputs, *forward.arrays}
     if taken:
         raise InputError(f"the model's {min(taken)!r} has a name that a train step uses; rename it")

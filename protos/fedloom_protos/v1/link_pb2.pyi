@@ -13,10 +13,12 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_DESCRIBE: _ClassVar[Kind]
     KIND_TRAIN: _ClassVar[Kind]
     KIND_EVALUATE: _ClassVar[Kind]
+    KIND_SECURE: _ClassVar[Kind]
 KIND_UNSPECIFIED: Kind
 KIND_DESCRIBE: Kind
 KIND_TRAIN: Kind
 KIND_EVALUATE: Kind
+KIND_SECURE: Kind
 
 class FromDevice(_message.Message):
     __slots__ = ("hello", "heartbeat", "wants", "piece", "progress", "result", "refusal", "goodbye")

@@ -103,7 +103,8 @@ class Api:
         path = artifact_path(folder, values["name"])
         if path is None:
             raise ApiError(404, "this run has no such file")
-        return FileResponse(path, media_type="application/octet-stream", filename=f"{run}-{path.name}")
+        media = "image/png" if path.suffix == ".png" else "application/octet-stream"
+        return FileResponse(path, media_type=media, filename=f"{run}-{path.name}")
 
     def table(self, request: Request, values: Values) -> Response:
         """Download one of a run's tables."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from fedloom_server.dashboard.database import Database
 
+PICTURES = {"explain.png": "what the model looks at", "contribution.png": "what each client gave"}
+"""What `fedloom explain` draws."""
 # Nothing else leaves a run's folder; a name from a request is looked up here, never joined to a path.
 _FILES = {
     "model.onnx": "the model as ONNX",
@@ -16,6 +18,9 @@ _FILES = {
     "train_step.onnx": "the train-step graph",
     "result.json": "the run in numbers",
     "report.png": "the run as a picture",
+    "explain.json": "what the model looks at, in numbers",
+    "contribution.json": "what each client gave, in numbers",
+    **PICTURES,
 }
 _CHECKPOINT = re.compile(r"arrays/([0-9a-f]{64})\.safetensors")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedloom_server.dashboard.artifacts import PICTURES, artifact_path
 from fedloom_server.dashboard.database import Database, columnar, finite
 from fedloom_server.dashboard.state import LIVE, elapsed, eta, last_seen, state
 
@@ -44,6 +45,7 @@ def run_history(
         "rounds": rounds,
         "events": events(database, after_event, EVENTS, newest=True),
         "commands": open_commands(database),
+        "pictures": {name: what for name, what in PICTURES.items() if artifact_path(folder, name)},
     }
 
 

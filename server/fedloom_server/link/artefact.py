@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.algorithms.registry import name_of
 from fedloom_client.onnx_trainer.graphs import tied_names
 from fedloom_client.onnx_trainer.trainer import step_settings
 from fedloom_client.samples import Data
@@ -37,14 +38,22 @@ def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple
     path = out / f"artefact{SUFFIX}"
     if path.exists():
         return path, ""
+    if why := needs_torch(strategy):
+        return None, why
     inner = getattr(strategy, "strategy", strategy)
-    if hasattr(inner, "algorithm"):  # most change the gradient, which is fixed in a step graph
-        return None, f"the client half of {type(inner.algorithm).__name__} trains with torch"
     try:
         _write(plan, getattr(inner, "proximal_mu", 0) > 0, data, path)
     except FedloomError as error:
         return None, str(error)
     return path, ""
+
+
+def needs_torch(strategy: Strategy) -> str:
+    """Why the clients of a strategy cannot train without torch; empty if they can."""
+    inner = getattr(strategy, "strategy", strategy)
+    if hasattr(inner, "algorithm"):  # most change the gradient, which is fixed in a step graph
+        return f"clients of strategy {name_of(inner.algorithm)} train with torch"
+    return ""
 
 
 def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:

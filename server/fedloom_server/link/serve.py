@@ -13,7 +13,7 @@ from typing import Any
 from fedloom_edge.config import add_config_argument
 from fedloom_server.link.options import add_link_arguments
 
-SECTIONS = ("training", "strategy", "guard", "checkpoints")
+SECTIONS = ("training", "strategy", "guard", "checkpoints", "secure")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compress",
         default="",
         metavar="CODEC",
-        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback",
+        help="send updates as float16, int8, topk:SHARE or lowrank:RANK, with error feedback; auto: each "
+        "device as its uplink needs",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="each device measures itself and plans its batch size and steps for the --deadline",
+    )
+    parser.add_argument(
+        "--secure-aggregation",
+        action="store_true",
+        help="devices mask their updates, so that nothing but their sum can be known",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of everything drawn at random")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the coordinator's own test data")
@@ -35,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--early-stop",
         metavar="METRIC:ROUNDS",
         help="stop after so many rounds without a better loss (or accuracy, mae) at the devices",
+    )
+    parser.add_argument(
+        "--privacy",
+        metavar="BUDGET",
+        help="epsilon=8,delta=1e-5: end before the round that would spend more (docs/privacy.md)",
     )
     parser.add_argument("--local", type=int, default=0, metavar="N", help="start N agents on this machine")
     parser.add_argument("--partition", metavar="P", help="how --local cuts the data; default: the task's")

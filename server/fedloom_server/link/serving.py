@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from flwr.serverapp.strategy import Strategy
 from rich.logging import RichHandler
 
 from fedloom_client.device.home import ShardOf, TrainerName
@@ -31,10 +32,11 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.early_stop import EarlyStop
+from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
-from fedloom_server.link.artefact import run_artefact
+from fedloom_server.link.artefact import needs_torch, run_artefact
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.grid import LinkGrid
@@ -44,13 +46,16 @@ from fedloom_server.link.options import check_link, enrol_address
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.norms import GuardSettings
+from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
+from fedloom_server.privacy.options import check_private_model, guard_settings, run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
-from fedloom_server.results import versions
+from fedloom_server.results import said_of, versions
 from fedloom_server.resume import kept_arguments
+from fedloom_server.secure.settings import secure_settings
 from fedloom_server.store import DATABASE, RunStore
-from fedloom_server.strategies import client_mods, make_strategy
+from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_server.tensorboard import TensorBoardLog
 
@@ -84,11 +89,6 @@ class Serving:
         out = options.out or Path("runs") / f"{task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if (out / DATABASE).exists() and not resume:
             raise InputError(f"--out {out} already holds a run; choose another folder or remove this one")
-        if client_mods(options.strategy):
-            raise InputError(
-                f"strategy {options.strategy} clips at the clients, which devices cannot yet; "
-                "use dp-server-fixed, or fedloom simulate"
-            )
         training = override(task.training, settings["training"], "training")
         plan = Plan(
             task=task,
@@ -97,9 +97,10 @@ class Serving:
             clients=options.local or options.min_devices,
             seed=options.seed,
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
-            orders=Orders(compress=options.compress),
-            guard=override(GuardSettings(), settings["guard"], "guard"),
+            orders=Orders(compress=options.compress, plan=options.plan),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
+            privacy=Budget.parse(options.privacy) if options.privacy else None,
+            secret=True,
         )
         if not options.local:
             Fleet(options.fleet).close()
@@ -113,6 +114,12 @@ class Serving:
             optimizer=training.optimizer,
         )
         require_codec(strategy)
+        plan = replace(plan, guard=guard_settings(settings["guard"], strategy))
+        _check_privacy(plan, strategy, options)
+        secure = secure_settings(options, settings, strategy, plan.clients)
+        plan = replace(plan, secure=secure)
+        if options.local and options.trainer == "onnx" and (why := needs_torch(strategy)):
+            raise InputError(f"--trainer onnx: {why}; use --trainer torch")
         return cls(
             options=options,
             plan=plan,
@@ -159,6 +166,7 @@ class Serving:
 
     def _say(self, result: Mapping[str, Any]) -> None:
         metric = self.plan.task.metric
+        sys.stdout.writelines(f"{line}\n" for line in said_of(result))
         if result["final"]:
             sys.stdout.write(f"{metric} on the held-out test set: {result['final'][metric]:.4f}\n")
         sys.stdout.write(f"{self.out}: result.json, run.db, model.safetensors, model.onnx, report.png\n")
@@ -202,7 +210,7 @@ class Serving:
                     grid.enlist(devices := known)
                 store.set_facts({"clients": len(devices), "startup_seconds": time.perf_counter() - STARTED})
                 began = time.perf_counter()
-                self._rounds(store, grid, len(devices))
+                ended = self._rounds(store, grid, len(devices))
         except KeyboardInterrupt:
             return "interrupted", "stopped by the user", INTERRUPTED
         except Stopped as stopped:
@@ -211,9 +219,10 @@ class Serving:
             return "failed", str(error), error.exit_code
         finally:
             store.set_facts({"seconds": before + time.perf_counter() - began})
-        return "finished", "", 0
+        return "finished", ended, 0
 
-    def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> None:
+    def _rounds(self, store: RunStore, grid: LinkGrid, clients: int) -> str:
+        """Run the rounds; returns why they ended before the last one, or nothing."""
         plan = replace(self.plan, clients=clients)
         strategy = make_strategy(
             self.options.strategy,
@@ -226,9 +235,15 @@ class Serving:
         with ExitStack() as stack:
             board = TensorBoardLog(self.out)
             stack.callback(board.close)
-            table = stack.enter_context(RoundTable(plan.task.metric, plan.rounds))
+            table = stack.enter_context(
+                RoundTable(
+                    plan.task.metric, plan.rounds, private=Mechanisms.of(strategy, plan.training) is not None
+                )
+            )
+            if self.options.local:  # devices with a board of their own tell theirs
+                stack.enter_context(of_machine(store))
             trainer = TorchTrainer(plan.task)
-            Federation(
+            federation = Federation(
                 plan,
                 strategy,
                 trainer,
@@ -236,7 +251,9 @@ class Serving:
                 store,
                 [table, board, ProgressFacts(store)],
                 lambda client: None if counts is None else counts[client].tolist(),
-            ).run(grid)
+            )
+            federation.run(grid)
+            return federation.ended
 
     def _recipe(self, clients: int) -> ShardRecipe:
         folder = str(self.options.data.absolute()) if self.options.data else None
@@ -320,6 +337,21 @@ def _enlisted(store: RunStore) -> list[str]:
     return [
         row["id"] for row in store.execute("SELECT id FROM device WHERE client IS NOT NULL ORDER BY client")
     ]
+
+
+def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) -> None:
+    """What can be known of a private run before devices have told how much data they have."""
+    if plan.training.dp_noise and options.local and options.trainer == "onnx":
+        raise InputError(
+            "--trainer onnx: training.dp_noise needs torch, for the gradients of single examples"
+        )
+    mechanisms = Mechanisms.of(strategy, plan.training)
+    check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])
+    trainer = TorchTrainer(plan.task)
+    check_private_model(strategy, plan.training, trainer.statistics)
+    trainer.check_private(plan.training)
+    for warning in run_warnings(plan, strategy):
+        sys.stderr.write(f"fedloom: {warning}\n")
 
 
 def _check(options: argparse.Namespace) -> Quorum:

@@ -96,6 +96,8 @@ class Session:
 
     async def hold(self, context: Any) -> None:
         """Talk until either side ends the stream."""
+        # Else gRPC sends it again after a first write that was cut off, fails, and leaves the peer hanging.
+        await context.send_initial_metadata(())
         reader = asyncio.create_task(self._read(context))
         writer = asyncio.create_task(self._write(context))
         try:

@@ -138,6 +138,9 @@ def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> No
     versions = facts.get("versions", {})
     shown = ", ".join(f"{name} {versions[name]}" for name in ("fedloom", "flwr", "torch") if name in versions)
     text = f"arrays {rounds[-1].arrays[:12]}  ·  {shown}"
+    if (spent := rounds[-1].metrics.get("epsilon")) is not None:
+        told = facts["privacy"]
+        text = f"ε {spent:.3g} at δ {told['delta']:g} for each {told['unit']}  ·  {text}"
     figure.text(_RIGHT, 0.018, text, fontsize=6.5, color=MUTED, ha="right", va="baseline")
 
 

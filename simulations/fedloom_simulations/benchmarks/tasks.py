@@ -50,6 +50,12 @@ def _fashion(folder: Path | None) -> Data:
 
 logistic = Task(name="logistic", model=models.logistic, data=_fashion, training=SGD)
 mlp = Task(name="mlp", model=models.mlp, data=digits_task.data, training=Training(batch_size=16))
+softmax = Task(
+    name="softmax",
+    model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+    data=digits_task.data,
+    training=Training(optimizer="sgd", lr=0.5, batch_size=16, epochs=2),
+)
 cnn = Task(name="cnn", model=models.small_cnn, data=lambda _: _images(50_000), training=SGD)
 mobile = Task(name="mobile", model=mobilenet, data=lambda _: _images(2_000), training=SGD)
 logistic50 = Task(name="logistic50", model=models.logistic, data=lambda _: _flat(55_556), training=SGD)

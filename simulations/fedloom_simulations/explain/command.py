@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-METHODS = ("integrated-gradients", "saliency", "occlusion")
+from fedloom_client.explain import METHODS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

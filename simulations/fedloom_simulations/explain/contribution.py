@@ -129,6 +129,11 @@ def explain_contribution(subject: Subject, permutations: int) -> str:
         raise InputError(f"--permutations {permutations}: give at least 1")
     if subject.facts["status"] != "finished":
         raise InputError(f"{subject.folder} is not finished; end it with: fedloom resume {subject.folder}")
+    if subject.setup.plan.secure is not None:
+        raise InputError(
+            f"{subject.folder}: contributions are made of single updates, which --secure-aggregation hides; "
+            "compare runs with and without a client instead"
+        )
     valuers: list[Valuer] = []
 
     def wrap(grid: Any) -> Valuer:

@@ -98,9 +98,8 @@ def _save_every_update() -> None:
 
 def _give_clients_a_state() -> None:
     import fedloom_simulations.setup
-    from fedloom_server.strategies import client_mods
 
-    vars(fedloom_simulations.setup)["client_mods"] = lambda name: [*client_mods(name), with_momentum]
+    fedloom_simulations.setup.MODS.append(with_momentum)
 
 
 def with_momentum(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

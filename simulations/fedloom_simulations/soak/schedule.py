@@ -18,7 +18,7 @@ STRATEGIES: Sequence[tuple[str, ...]] = (
     ("fedavgm", "--set", "strategy.server_momentum=0.5"),
     ("fedmedian",),
     ("centredclipping",),
-    ("dp-server-adaptive:fedyogi", "--set", "strategy.noise_multiplier=0.01"),
+    ("dp-server-adaptive:fedavg", "--set", "strategy.noise_multiplier=0.01"),
 )
 FAULTS = ("", "drop=0.2,stale=0.2", "crash=0.2,nan=0.2,slow=0.2:9s", "drop=0.3,crash=0.1,nan=0.1,stale=0.2")
 ATTACKS = ("", "", "alie:0.5", "scale:0.25")
@@ -59,7 +59,9 @@ class Schedule:
             options += ["--faults", faults, "--set", "guard.attempts=6", "--deadline", "5"]
         if attack := ATTACKS[int(draw.integers(len(ATTACKS)))]:
             options += ["--attack", attack]
-        options += ["--set", f"guard.norms={('quarantine', 'clip')[int(draw.integers(2))]}"]
+        norms = ("quarantine", "clip")[int(draw.integers(2))]
+        if not any(word.startswith("dp-") for word in options):  # whose clipping is instead of it
+            options += ["--set", f"guard.norms={norms}"]
         kills = tuple(draw.random(int(draw.integers(1, most_kills + 1))).tolist())
         return cls("simulate", tuple(options), kills, bool(draw.integers(2)), stateful=True)
 

@@ -13,7 +13,7 @@ def digits(tmp_path_factory):
     from fedloom_edge.cli import main
 
     folder = tmp_path_factory.mktemp("artefact") / "digits"
-    assert main(["edge", "export", "digits", "--out", str(folder)]) == 0
+    assert main(["edge", "export", "digits", "--explain", "--out", str(folder)]) == 0
     return folder
 
 

@@ -1,6 +1,7 @@
 """What a person sees, in a real browser, of real runs: live rounds, failures, control, loss of the server."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
+from fedloom_edge.cli import main
 from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.store import Round, RunStore
 
-from .conftest import SIZES, Tab, at_least, shown_round
+from .conftest import SIZES, Tab, at_least, shown_round, until
 
 PICTURES = os.environ.get("FEDLOOM_PICTURES")  # a folder: `make pictures` draws the README's into it
 ALONE = ("--backend", "torch")  # a moody model looks at its batch, and clients in a stack share one
@@ -109,7 +111,7 @@ def test_refusals_stand_above_the_guards_line_and_attackers_are_marked(attacked,
 
 def test_a_privacy_budget_is_shown_where_a_run_accounts_for_one(tmp_path, serve, tab):
     facts = {
-        "privacy": {"budget": 8.0, "delta": 1e-5},
+        "privacy": {"budget": 8.0, "delta": 1e-5, "unit": "sample", "mechanism": "DP-SGD at the clients"},
         "metric": "accuracy",
         "clients": 2,
         "status": "finished",
@@ -120,6 +122,7 @@ def test_a_privacy_budget_is_shown_where_a_run_accounts_for_one(tmp_path, serve,
     page = tab(serve(tmp_path / "run")).open(f"/runs/{run_id(tmp_path / 'run')}")
     card = page.locator("[data-card='Privacy budget']")
     card.locator("text=4.2500 of ε = 8.0000 is left. δ = 0.000010.").wait_for()
+    card.locator("text=What is hidden is one example of a client: DP-SGD at the clients.").wait_for()
     page.wait_for_selector(".tile:has-text('Privacy spent') >> text=of 8.0000")
 
 
@@ -290,3 +293,18 @@ def test_a_download_of_a_page_is_the_file(watched, finished, tab):
         page.click("a[aria-label^='Download model.onnx']")
     saved = Path(download.value.path())
     assert saved.read_bytes() == (finished / "finished" / "model.onnx").read_bytes()
+
+
+def test_explanations_are_shown_where_there_are_any(finished, tmp_path, serve, tab):
+    run = shutil.copytree(finished / "finished", tmp_path / "runs" / "finished")
+    server = serve(run.parent)
+    page = tab(server).open(f"/runs/{run_id(run)}")
+    at_least(page, 3)
+    card = page.locator("section[data-card='Explanations']")
+    assert not card.is_visible()
+    assert main(["explain", str(run), "--method", "saliency", "--samples", "3"]) == 0
+    page.reload()
+    picture = card.locator("img")
+    picture.scroll_into_view_if_needed()
+    until(lambda: picture.evaluate("image => image.naturalWidth") > 500)
+    assert picture.get_attribute("alt") == "finished: what the model looks at"

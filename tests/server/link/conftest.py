@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +112,7 @@ class Site:
         certificate = fleet.registry.admit(name, request, fleet.authority)
         return Identity.of(key + certificate.public_bytes(Encoding.PEM), fleet.authority.pem)
 
-    def agent(self, name, worker=None, port=None, identity=None, equip=None):
+    def agent(self, name, worker=None, port=None, identity=None, equip=None, **options):
         """Start an agent; its identity and spool are kept from an agent of the same name before."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
@@ -121,7 +123,9 @@ class Site:
 
         async def make():
             supply = TrainerSupply(home, equip) if equip else None
-            return Agent(home, address, Identity.load(home), working(home, worker), hello, supply=supply)
+            return Agent(
+                home, address, Identity.load(home), working(home, worker), hello, supply=supply, **options
+            )
 
         agent = asyncio.run_coroutine_threadsafe(make(), self.loop).result()
         self.agents[name] = agent, asyncio.run_coroutine_threadsafe(agent.run(), self.loop)
@@ -162,6 +166,15 @@ def questions(grid, kind="train", arrays=None, number=1, **config):
 
 def model(size=1000, value=0.0):
     return {"w": np.full(size, value, np.float32), "b": np.array(value, np.float32)}
+
+
+def free_ports(count=2):
+    """TCP ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def until(reached, seconds=20.0):

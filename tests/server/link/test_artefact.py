@@ -111,7 +111,7 @@ def test_an_algorithm_that_changes_local_training_is_left_to_torch(tmp_path):
     strategy = make_strategy("scaffold", {}, clients=2, lr=0.1, optimizer="sgd")
     path, why = run_artefact(plan_of(task_of(plain)), strategy, DATA, tmp_path)
     assert path is None
-    assert why == "the client half of Scaffold trains with torch"
+    assert why == "clients of strategy scaffold train with torch"
 
 
 def test_it_is_made_once_a_run(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 from fedloom_client.device.home import DeviceSettings, ShardOf
 from fedloom_server.store import RunStore
 
-from .conftest import until
-from .test_mixed import FEDLOOM, free_ports, running
+from .conftest import free_ports, until
+from .test_mixed import FEDLOOM, running
 
 RUN = (
     "digits",

@@ -5,9 +5,9 @@ import signal
 
 from fedloom_server.store import RunStore
 
-from .conftest import until
+from .conftest import free_ports, until
 from .test_gateway_run import fedloom, joined, opened, rounds
-from .test_mixed import free_ports, running
+from .test_mixed import running
 
 TASK = """
 from torch import nn

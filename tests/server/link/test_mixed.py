@@ -2,14 +2,13 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 
 from fedloom_server.store import RunStore
 
-from .conftest import until
+from .conftest import free_ports, until
 
 FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 
@@ -18,27 +17,15 @@ FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 def running(folder, name, *arguments):
     """A command in the background, with its output in a file; ended when it is no longer needed."""
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*FEDLOOM, *arguments],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            # As in the background of a shell, whose jobs ignore Ctrl-C: SIGTERM must do.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
+        # As in the background of a shell, whose jobs ignore Ctrl-C: SIGTERM must do.
+        command = ["env", "--ignore-signal=INT", *FEDLOOM, *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
-
-
-def free_ports():
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
 
 
 def invited(folder, device):

@@ -17,6 +17,8 @@ from fedloom_server.store import RunStore
 
 from .conftest import until
 
+DPSGD = ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1")
+LOCAL = ("--set", "strategy.noise_multiplier=1", "--set", "strategy.clipping_norm=1")
 FEDLOOM = [sys.executable, "-m", "fedloom_edge.cli"]
 TASK = """
 import time
@@ -218,7 +220,13 @@ def test_agents_end_with_a_coordinator_that_is_killed(tmp_path, task):
         (("digits", "--quorum", "2"), "--quorum 2: give a share above 0 and at most 1"),
         (("digits", "--listen", "here"), "--listen here: write HOST:PORT"),
         (("digits", "--fleet", "/nowhere"), "make one with fedloom fleet init"),
-        (("digits", "--strategy", "dp-client-fixed"), "clips at the clients"),
+        (("digits", "--local", "2", *DPSGD), "mixes the examples of a batch"),
+        (("mnist", *DPSGD, "--local", "2", "--trainer", "onnx"), "training.dp_noise needs torch"),
+        (("digits", "--local", "2", "--privacy", "epsilon=3"), "needs noise to account for"),
+        (
+            ("digits", "--local", "2", "--privacy", "epsilon=3", "--strategy", "dp-local", *LOCAL),
+            "round 1 alone would spend",
+        ),
         (("digits", "--rounds", "0"), "--rounds 0: give at least 1"),
     ],
 )
@@ -241,3 +249,26 @@ def test_devices_that_keep_something_come_to_a_simulations_result(task, tmp_path
     got = result(tmp_path / "served")
     assert got["arrays_sha256"] == simulated["arrays_sha256"]
     assert got["final"]["federated_accuracy"] == simulated["final"]["federated_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "unit"),
+    [
+        ((*DPSGD, "--trainer", "torch"), "sample"),
+        (("--strategy", "dp-client-fixed", *LOCAL), "client"),
+        (("--strategy", "dp-local:fedmedian", *LOCAL, "--compress", "int8"), "client"),
+    ],
+)
+def test_private_devices_are_accounted_for_and_end_in_time(task, tmp_path, options, unit):
+    limit = 5 if unit == "sample" else 30
+    budget = ("--privacy", f"epsilon={limit},delta=1e-3", "--rounds", "99")
+    served = Served(tmp_path / "served", task, "--local", "2", *options, *budget)
+    assert served.process.wait(200) == 0, served.log()
+    got = result(tmp_path / "served")
+    assert got["status"] == "finished"
+    assert "would spend epsilon" in got["reason"]
+    assert 0 < got["final"]["epsilon"] <= limit
+    assert got["privacy"]["unit"] == unit
+    with sqlite3.connect(tmp_path / "served" / "run.db") as database:
+        keys = [key for (key,) in database.execute("SELECT key FROM privacy WHERE unit = ?", (unit,))]
+    assert len(set(keys)) == len(got["rounds"])  # one asking, or one model, a round: each its own noise

@@ -11,6 +11,7 @@ import { gantt } from "../panels/gantt.js";
 import { heatMap } from "../panels/heatmap.js";
 import { labels } from "../panels/labels.js";
 import { norms } from "../panels/norms.js";
+import { picturesCard } from "../panels/pictures.js";
 import { privacyCard } from "../panels/privacy.js";
 import { alertsCard, eventsCard, failuresCard, slowestCard } from "../panels/troubles.js";
 
@@ -29,9 +30,10 @@ export async function show(main, run) {
   const failures = failuresCard(run);
   const events = eventsCard();
   const privacy = privacyCard();
+  const pictures = picturesCard(run);
   fill(main, head.element, h("div", { class: "grid" },
     curves.metric, curves.loss, alerts.element, failures.element, map.element, swarm.element, time.element,
-    norm.element, slow.element, curves.participation, curves.traffic, privacy.element, label.element, events.element, downloads(run)));
+    norm.element, slow.element, curves.participation, curves.traffic, privacy.element, label.element, events.element, pictures.element, downloads(run)));
   let spread = null;
   let clients = null;
   let shown = -1;
@@ -42,6 +44,7 @@ export async function show(main, run) {
     curves.update(history, spread);
     events.update(history);
     privacy.update(history);
+    pictures.update(history);
     main.dataset.round = String(history.round);
   };
   drawCurves();

@@ -12,12 +12,13 @@ export function privacyCard() {
   return {
     element,
     update({ rounds, facts }) {
-      const { budget, delta } = facts.privacy ?? {};
+      const { budget, delta, unit, mechanism } = facts.privacy ?? {};
       element.hidden = !rounds.epsilon.some(known);
       if (element.hidden) return;
       const spent = rounds.epsilon.findLast(known);
       chart.set(rounds.number, [rounds.epsilon, rounds.number.map(() => budget ?? null)]);
-      note.textContent = [known(budget) && `${figure(Math.max(budget - spent, 0))} of ε = ${figure(budget)} is left.`, known(delta) && `δ = ${delta.toPrecision(2)}.`].filter(Boolean).join(" ");
+      note.textContent = [known(budget) && `${figure(Math.max(budget - spent, 0))} of ε = ${figure(budget)} is left.`, known(delta) && `δ = ${delta.toPrecision(2)}.`,
+        unit && `What is hidden is ${unit === "sample" ? "one example of a client" : "a client with all its data"}: ${mechanism}.`].filter(Boolean).join(" ");
     },
   };
 }

@@ -61,14 +61,15 @@ const WORDS = {
   interrupted: (event) => `interrupted: ${event.data.reason}`, rejected: (event) => `refused: ${event.data.reason}`, warning: (event) => `warning: ${event.data.reason}`,
   "early-stop": (event) => `stopped early: ${event.data.reason}`, pause: (event) => `paused by ${event.data.who}`, resume: (event) => `goes on, asked by ${event.data.who}`,
   stop: (event) => `stop, asked by ${event.data.who}`, restart: (event) => `started again by ${event.data.who}`,
+  secure: (event) => `masks of ${plural(event.data.recovered, "client")} that dropped out were taken off the sum`,
   resumed: () => "resumed", repeated: (event) => `repeated: ${event.data.reason}`, clipped: (event) => `clipped: ${event.data.reason}`, benched: (event) => `not asked for ${plural(event.data.rounds, "round")}: ${event.data.reason}`,
   "device-connected": (event) => `${event.data.device} connected`, "device-disconnected": (event) => `${event.data.device} disconnected: ${event.data.reason}`, "device-refused": (event) => `${event.data.device} was not let in: ${event.data.reason}`,
   exclude: (event) => (event.data.refused ? `not excluded: ${event.data.refused}` : `excluded by ${event.data.who}`), include: (event) => `included again by ${event.data.who}`,
 };
 
-/** An event as a line; null for a finished round, of which there are too many to tell. */
+/** An event as a line; null for what belongs to every round, of which there are too many to tell. */
 export function eventLine(event) {
-  if (event.kind === "round") return null;
+  if (event.kind === "round" || event.kind === "energy" || (event.kind === "secure" && !event.data.recovered)) return null;
   const words = WORDS[event.kind]?.(event) ?? `${event.kind}${event.data.reason ? `: ${event.data.reason}` : ""}`;
   const who = event.clients ?? [event.client];
   const where = [event.client === null || event.client === undefined ? null : who.length > 1 ? `${who.length} clients (${who.slice(0, 8).join(", ")}${who.length > 8 ? ", …" : ""})` : `client ${event.client}`, event.round === null ? null : event.last > event.round ? `rounds ${event.round} to ${event.last}` : `round ${event.round}`].filter(Boolean).join(", ");

@@ -1,0 +1,1 @@
+"""Differential privacy: what is released with noise, what that costs, and when a budget is spent."""

@@ -1,0 +1,77 @@
+"""What privacy must not be combined with."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flwr.serverapp.strategy import Strategy
+
+from fedloom_client.training import Training
+from fedloom_edge.config import override
+from fedloom_edge.errors import InputError
+from fedloom_server.composed import Composed
+from fedloom_server.norms import GuardSettings
+from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.local_privacy import LocalPrivacy
+from fedloom_server.privacy.mechanisms import Mechanisms
+from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.strategies import is_server_optimizer
+
+if TYPE_CHECKING:
+    from fedloom_server.federation import Plan
+
+
+def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSettings:
+    """The guard's settings, which leave norms alone where clipping bounds every update already.
+
+    Raises:
+        InputError: a setting is wrong, or would make one client decide over another's update, so that the
+            noise no longer hid it.
+    """
+    settings = override(GuardSettings(), changes, "guard")
+    if not isinstance(strategy, PrivateMean):
+        return settings
+    if changes.get("norms", "accept") != "accept":
+        raise InputError(
+            f"guard.norms={settings.norms}: a limit taken from the other clients' updates is not covered by "
+            "the noise of dp-server-* and dp-client-*, whose clipping bounds every update; leave it out"
+        )
+    return override(settings, {"norms": "accept"}, "guard")
+
+
+def check_private_model(strategy: Strategy, training: Training, statistics: frozenset[str]) -> None:
+    """Refuse what a mechanism cannot protect; `statistics` are the model's measured arrays.
+
+    Raises:
+        InputError: batch norm, or an algorithm that trains more than the accountant knows of.
+    """
+    if isinstance(strategy, PrivateMean) and is_server_optimizer(strategy) and statistics:
+        raise InputError(
+            f"the model has batch norm ({min(statistics)}), whose statistics a server optimiser leaves to a "
+            "mean without noise; use dp-server-fixed:fedavg, or GroupNorm"
+        )
+    if training.dp_noise and isinstance(strategy, Composed):
+        raise InputError(
+            "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
+            "measure more; use fedavg or another of Flower's strategies"
+        )
+
+
+def run_warnings(plan: "Plan", strategy: Strategy) -> list[str]:
+    """What the strategy warns of, and what a private run's epsilon does not cover, in sentences."""
+    found = list(getattr(strategy, "warnings", ()))
+    if isinstance(strategy, PrivateMean | LocalPrivacy) and not strategy.noise_multiplier:
+        found.append("strategy.noise_multiplier is 0: updates are clipped, and nothing is private")
+    if Mechanisms.of(strategy, plan.training) is None:
+        return found
+    budget = plan.privacy or Budget()
+    if plan.task.preprocess is not None:
+        found.append(
+            "the preprocessing's constants are exact figures of all clients' data: epsilon leaves them out"
+        )
+    if plan.early_stop is not None:
+        found.append(
+            "--early-stop looks at clients' figures without noise: epsilon leaves out when the run ends"
+        )
+    if budget.delta * plan.clients > 1:
+        found.append(f"delta {budget.delta:g} is more than one in {plan.clients} clients: give a smaller one")
+    return found

@@ -1,0 +1,201 @@
+"""A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+from torch import nn
+
+from fedloom_client import ArraySamples, Data, Shard, Task, Training
+from fedloom_client.device.artefact_trainer import ArtefactTrainer
+from fedloom_client.device.memory import Memory
+from fedloom_client.device.node_worker import NodeWorker
+from fedloom_client.device.pace import PaceBook, Point
+from fedloom_client.device.planning import Planner, measured
+from fedloom_client.device.workshop import Watch
+from fedloom_client.node import Node
+from fedloom_client.orders import RUN, Given, Orders
+from fedloom_client.records import from_record, to_record
+from fedloom_client.trainer import Assignment
+from fedloom_client.wire import settings
+from fedloom_edge.compression import PAYLOAD
+from fedloom_edge.energy import PowerSensor
+from fedloom_edge.errors import RunError, TrainingError
+from fedloom_protos.v1 import link_pb2 as pb
+from fedloom_server.decoding import Decoder
+from fedloom_server.federation import Plan
+from fedloom_server.flower_ids import adopt_identity
+from fedloom_server.link.artefact import run_artefact
+from fedloom_server.strategies import make_strategy
+
+from .conftest import AddOne, questions, until
+
+RNG = np.random.default_rng(0)
+SAMPLES = ArraySamples(RNG.normal(size=(64, 6)).astype(np.float32), np.arange(64) % 2)
+DATA = Data(SAMPLES, SAMPLES)
+TRAINING = Training(batch_size=16, epochs=4)
+TASK = Task(
+    name="small",
+    model=lambda: nn.Sequential(nn.Linear(6, 600), nn.ReLU(), nn.Linear(600, 2)),
+    data=lambda _: DATA,
+    training=TRAINING,
+)
+PLANNED = Orders(plan=True)
+adopt_identity()
+
+
+class Device:
+    """A node that trains with an artefact, and its planner."""
+
+    def __init__(self, folder, path):
+        trainer = ArtefactTrainer(TASK, folder)
+        trainer.equip(path)
+        self.node = Node(TASK, Shard(SAMPLES, ArraySamples(SAMPLES.x[:0], SAMPLES.y[:0])), trainer)
+        self.book = PaceBook(folder / "pace.json")
+        self.planner = Planner(self.book, lambda: trainer.path, 85.0)
+        self.key = path.stem
+        self.arrays = trainer.initial_arrays(0)
+
+    def train(self, orders, seconds=math.inf, memory=None, **training):
+        given = Given(arrays=self.arrays, broadcast={}, constants={}, memory=memory or {})
+        assignment = Assignment(training=replace(TRAINING, **training), seed=1)
+        return self.planner.train(self.node, given, assignment, orders, time.monotonic() + seconds)
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    plan = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
+    strategy = make_strategy("fedavg", {}, clients=1, lr=0.05)
+    path, why = run_artefact(plan, strategy, DATA, tmp_path_factory.mktemp("run"))
+    assert path, why
+    return path
+
+
+@pytest.fixture
+def device(tmp_path, artefact):
+    return Device(tmp_path, artefact)
+
+
+def test_it_measures_itself_once_and_does_all_where_there_is_time(device):
+    update, _ = device.train(PLANNED)
+    small, large = device.book.points(device.key)
+    assert (small.batch, large.batch) == (4, 16)
+    assert 0 < small.bytes < 1 << 30
+    assert update.metrics["steps"] == update.metrics["planned-steps"] == 16
+    assert (update.examples, update.warnings) == (64, ())
+    device.train(PLANNED)
+    assert [point.bytes for point in device.book.points(device.key)] == [small.bytes, large.bytes]
+
+
+def test_a_slow_device_plans_fewer_steps_and_its_update_counts_what_it_saw(device):
+    device.book.measured(device.key, [Point(16, 2.0)])
+    update, _ = device.train(PLANNED, seconds=8.5)
+    assert update.metrics["steps"] == 3  # nine tenths of 8.5 s
+    assert update.examples == 48
+    (warning,) = update.warnings
+    assert warning.startswith("plan: 3 of 16 steps: 7.6")
+    (point,) = device.book.points(device.key)
+    assert point.seconds < 2  # it was faster than thought
+
+
+@pytest.fixture
+def tight(device, monkeypatch):
+    """300 MB may be taken, of which a batch of 16 needs 400."""
+    monkeypatch.setattr(device.planner, "_memory", lambda: 300e6)
+    device.book.measured(device.key, [Point(4, 1e-4, 100_000_000), Point(16, 1e-4, 400_000_000)])
+    return device
+
+
+def test_a_small_memory_takes_a_smaller_batch(tight):
+    update, _ = tight.train(PLANNED)
+    assert update.metrics["planned-batch-size"] == 8
+    assert update.metrics["steps"] == 4 * 8
+    assert update.examples == 64
+    assert update.warnings == (
+        "plan: batch size 8, not 16: 16 would take 400 MB of the 300 MB that may be taken",
+    )
+
+
+def test_too_small_a_memory_is_a_refusal(tight):
+    tight.book.measured(tight.key, [Point(16, 1e-4, 400_000_000)])
+    with pytest.raises(TrainingError, match="memory: batch size 2: even this takes 400 MB"):
+        tight.train(PLANNED)
+
+
+def test_most_steps_of_a_run_are_as_many_examples_in_smaller_batches(tight):
+    assert tight.train(PLANNED, steps=2)[0].metrics["steps"] == 4
+
+
+def test_a_measurement_keeps_within_the_memory_that_it_is_given(artefact):
+    with pytest.raises(TrainingError, match="training takes more than"):
+        measured(artefact, 16, 1 << 10)
+
+
+def test_what_cannot_be_measured_is_said(tmp_path):
+    with pytest.raises(RunError, match="cannot be measured"):
+        measured(tmp_path / "none.fedloom", 16, 1 << 30)
+
+
+def decoded(device, update):
+    """What the coordinator makes of an update."""
+    reply = Message(RecordDict({"arrays": to_record(update.arrays)}), 1, "train")
+    decoder = Decoder(Orders(compress="auto"), device.arrays, frozenset())
+    assert decoder.decode(reply) == ""
+    return from_record(reply.content.array_records["arrays"])
+
+
+def test_the_codec_follows_the_uplink_and_nothing_is_lost_when_it_gets_better(device):
+    auto = Orders(compress="auto")
+    plain, nothing = device.train(auto)
+    assert nothing == {}  # unknown yet: as it is
+    device.book.sent(1_000_000, 1e5)  # 10 bytes a second
+    slow, memory = device.train(auto)
+    assert list(slow.arrays) == [f"{PAYLOAD}:topk:0.01"]
+    first = decoded(device, slow)
+    for _ in range(40):
+        device.book.sent(1_000_000_000, 0.01)
+    fast, kept = device.train(auto, memory=memory)
+    assert kept == {}
+    second = decoded(device, fast)
+    for name, array in device.arrays.items():  # both rounds begin at the same arrays
+        told = (first[name] - array) + (second[name] - array)
+        np.testing.assert_allclose(told, 2 * (plain.arrays[name] - array), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [f"{PAYLOAD}:lowrank:4096", f"{PAYLOAD}:", PAYLOAD, "x"])
+def test_a_payload_of_another_codec_is_refused(device, name):
+    reply = Message(RecordDict({"arrays": to_record({name: np.zeros(9, np.uint8)})}), 1, "train")
+    reason = Decoder(Orders(compress="auto"), device.arrays, frozenset()).decode(reply)
+    assert reason.startswith("encoding: ")
+    assert "is no update of float16, int8, topk:0.01" in reason
+
+
+def test_a_works_settings_ask_for_the_plan_and_its_figures_have_the_energy(device, tmp_path):
+    folder = tmp_path / "board/sys/class/hwmon/hwmon0"
+    folder.mkdir(parents=True)
+    (folder / "power1_input").write_text("3000000\n")
+    power = PowerSensor(tmp_path / "board", lambda: "")
+    worker = NodeWorker(device.node, Memory(tmp_path / "memory"), None, device.planner, power)
+    asked = settings({**TRAINING.to_config(), **PLANNED.to_config(), RUN: "r"})
+    work = pb.Work(id="w", kind=pb.KIND_TRAIN, round=1, settings=asked, seed=1)
+    watch = Watch(math.inf, lambda: False, lambda epoch, loss: None)
+    began = time.monotonic()
+    result, _ = worker.do(work, device.arrays, {}, watch)
+    told = {figure.name: figure.value for figure in result.figures}
+    assert told["planned-steps"] == 16
+    assert 0 < told["energy-joules"] <= 3 * (time.monotonic() - began)
+    assert told["energy-estimated"] == 0
+
+
+def test_an_upload_tells_the_agent_its_bandwidth(site):
+    told = []
+    site.agent("a", AddOne(), sent=lambda size, seconds: told.append((size, seconds)))
+    site.grid.gather(1, 20)
+    assert len(list(site.grid.send_and_receive(questions(site.grid)))) == 1
+    until(lambda: told)
+    ((size, seconds),) = told
+    assert size == 4004
+    assert seconds > 0
