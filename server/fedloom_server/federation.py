@@ -35,6 +35,7 @@ from fedloom_server.phases import evaluate_clients, train_clients
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.options import run_warnings
+from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.privacy.run_privacy import RunPrivacy
 from fedloom_server.reputation import Reputation
 from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
@@ -165,6 +166,8 @@ class Federation:
         self._data_may_grow = isinstance(grid, DataGrows)
         self.clock = clock_of(grid)
         saved = self.checkpoints.newest()
+        if isinstance(self.strategy, PrivateMean):
+            self.strategy.key = derive_seed(self.plan.seed, "privacy")
         if self.privacy is not None:
             self.privacy.begin(self.strategy, self.declared, saved is not None)
         opened: OpenRound | None = None

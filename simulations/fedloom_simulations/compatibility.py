@@ -32,8 +32,9 @@ SIMULATE: Table = {
     },
     "privacy": {
         NOTHING: (),
-        **{name: _FIXED_NOISE if name.endswith("fixed") else _ADAPTIVE_NOISE for name in WRAPPERS},
+        **{name: _ADAPTIVE_NOISE if name.endswith("adaptive") else _FIXED_NOISE for name in WRAPPERS},
     },
+    "samples": {NOTHING: (), "dp-sgd": ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1")},
     "compression": {
         NOTHING: (),
         **{name: ("--compress", name) for name in ("float16", "int8", "topk:0.1", "lowrank:2")},
@@ -62,6 +63,7 @@ SIMULATE: Table = {
 DEVICES: Table = {
     "strategy": SIMULATE["strategy"],
     "privacy": SIMULATE["privacy"],
+    "samples": SIMULATE["samples"],
     "compression": {**SIMULATE["compression"], "auto": ("--compress", "auto")},
     "summation": SIMULATE["summation"],
     "planning": {NOTHING: (), "plan": ("--plan",)},

@@ -177,3 +177,19 @@ def test_figures_outside_the_guarantee_are_named(simulate, task_file):
     done = simulate(path, "--strategy", "dp-server-fixed", *NOISE, "--rounds", 1, "--early-stop", "loss:3")
     assert "preprocessing's constants" in done.err
     assert "--early-stop looks at" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1"),
+        ("--strategy", "dp-client-adaptive", "--set", "strategy.noise_multiplier=0.1"),
+        ("--strategy", "dp-local:fedadam", *NOISE),
+    ],
+)
+def test_every_engine_draws_the_same_noise_and_the_same_clients(simulate, task_file, options):
+    drawn = ("--set", "strategy.fraction_train=0.7", "--rounds", 2)
+    found = [simulate(task_file(), *options, *drawn, "--engine", engine) for engine in ("inline", "ray")]
+    assert found[0].result["arrays_sha256"] == found[1].result["arrays_sha256"]
+    assert ledger(found[0].folder) == ledger(found[1].folder)

@@ -154,6 +154,13 @@ def test_its_settings_are_refused_without_it(simulate):
     assert (done.code, "needs --secure-aggregation" in done.err) == (2, True)
 
 
+def test_clients_are_still_trained_together(simulate, task_file):
+    plain, secure = (simulate(task_file(), *SHORT, *extra) for extra in ((), ("--secure-aggregation",)))
+    assert secure.code == 0, secure.err
+    with RunStore.open(plain.folder) as first, RunStore.open(secure.folder) as second:
+        assert first.facts()["backend"] == second.facts()["backend"] == "vmap"
+
+
 def test_with_too_few_survivors_a_run_fails_in_words(simulate, task_file):
     done = simulate(task_file(), *SHORT, "--secure-aggregation", "--faults", "drop=0.75")
     assert done.code == 1

@@ -17,6 +17,8 @@ ACTION = "secure"
 """Of a `query` message: steps 1, 2 and 4."""
 QUESTION = f"{MessageType.QUERY}.{ACTION}"
 """Type of such a message."""
+OWN = "secure"
+"""Name of the record of a `train` message with the settings that are one client's own."""
 SECRETS = "secrets"
 """Name of the record in a node's `Context.state`, the only place that Flower's engines keep from one
 message to the next. Nobody may write it to a disk (`fedloom_server.client_state`)."""
@@ -48,7 +50,8 @@ def masking(statistics: frozenset[str]) -> Mod:
         if reply.has_error():
             return reply
         began = time.perf_counter()
-        settings: Any = message.content.config_records["config"]
+        records = message.content.config_records
+        settings: Any = {**records["config"], **records.get(OWN, {})}
         figures: Any = reply.content.metric_records["metrics"]
         participant = _restored(context)
         try:

@@ -37,8 +37,8 @@ class KeyPair:
         return cls(private, private.public_key().public_bytes_raw())
 
 
-def agreed_key(mine: KeyPair, public: bytes, *purpose: bytes) -> bytes:
-    """What the owner of `mine` and the owner of `public` both know, for one purpose (32 bytes).
+def agreed_key(mine: KeyPair, public: bytes, purpose: bytes, session: str, length: int = KEY_BYTES) -> bytes:
+    """What the owner of `mine` and the owner of `public` both know, for one purpose in one session.
 
     X25519, then HKDF with SHA-256 (RFC 5869).
 
@@ -46,7 +46,19 @@ def agreed_key(mine: KeyPair, public: bytes, *purpose: bytes) -> bytes:
         ValueError: `public` is no key (a point of low order).
     """
     shared = mine.private.exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"fedloom\0" + b"\0".join(purpose)).derive(shared)
+    info = b"\0".join((b"fedloom", purpose, session.encode()))
+    return HKDF(SHA256(), length, salt=None, info=info).derive(shared)
+
+
+def sealing_keys(mine: KeyPair, public: bytes, session: str) -> tuple[bytes, bytes]:
+    """Keys of what the owner of `mine` sends to the owner of `public`, and of what it gets from there.
+
+    Raises:
+        ValueError: `public` is no key.
+    """
+    keys = agreed_key(mine, public, b"shares", session, 2 * KEY_BYTES)
+    first, second = keys[:KEY_BYTES], keys[KEY_BYTES:]
+    return (first, second) if mine.public < public else (second, first)
 
 
 def commitment(session: str, seed: bytes) -> bytes:
@@ -61,7 +73,7 @@ def pair_mask(mine: KeyPair, theirs: bytes, session: str) -> tuple[bytes, int]:
 
     The signs of the two are opposite, so that the masks cancel in a sum.
     """
-    return agreed_key(mine, theirs, b"mask", session.encode()), 1 if mine.public < theirs else -1
+    return agreed_key(mine, theirs, b"mask", session), 1 if mine.public < theirs else -1
 
 
 def add_masks(vector: Vector, masks: Sequence[tuple[bytes, int]]) -> None:

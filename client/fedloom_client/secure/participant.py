@@ -33,9 +33,9 @@ from fedloom_client.secure.masks import (
     KeyPair,
     Vector,
     add_masks,
-    agreed_key,
     commitment,
     pair_mask,
+    sealing_keys,
 )
 from fedloom_client.secure.shamir import SECRET_BYTES, SHARE_BYTES, split
 from fedloom_edge.arrays import Arrays
@@ -72,6 +72,7 @@ class Secrets:
         threshold: shares that give a secret back.
         neighbours: channel and masking public key of each, one after the other.
         own: the client's own share of its seed.
+        opening: key of each neighbour's share.
         present: which neighbours' masks are in its vector.
     """
 
@@ -83,6 +84,7 @@ class Secrets:
     threshold: int = 0
     neighbours: bytes = b""
     own: bytes = field(default=b"", repr=False)
+    opening: bytes = field(default=b"", repr=False)
     present: str = ""
 
 
@@ -161,10 +163,14 @@ class Participant:
             raise SecureError("secure: a key stands twice among the neighbours'")
         seed = secrets.token_bytes(SECRET_BYTES)
         of_seed, of_key = split(seed, threshold, holders), split(mine.masking, threshold, holders)
-        sealed = []
+        sealed, openings = [], []
         for place, (channel, _) in enumerate(_pairs(keys.tobytes()), start=1):
-            key = _sealing_key(pair, channel, mine.session, pair.public, channel)
-            sealed.append(ChaCha20Poly1305(key).encrypt(_NONCE, of_seed[place] + of_key[place], None))
+            try:
+                sealing, opening = sealing_keys(pair, channel, mine.session)
+            except ValueError:
+                raise SecureError("secure: a neighbour's key is none") from None
+            sealed.append(ChaCha20Poly1305(sealing).encrypt(_NONCE, of_seed[place] + of_key[place], None))
+            openings.append(opening)
         self.secrets = replace(
             mine,
             done="shares",
@@ -172,6 +178,7 @@ class Participant:
             threshold=threshold,
             neighbours=keys.tobytes(),
             own=of_seed[0],
+            opening=b"".join(openings),
         )
         return {
             SEALED: np.frombuffer(b"".join(sealed), np.uint8).reshape(-1, SEALED_BYTES),
@@ -191,11 +198,10 @@ class Participant:
                 f"secure: {len(survivors) + 1} of {len(neighbours) + 1} clients are in the sum, "
                 f"{mine.threshold} are needed"
             )
-        pair = KeyPair.of(mine.channel)
         shares = np.zeros((1 + len(neighbours), SHARE_BYTES), np.uint8)
         shares[0] = np.frombuffer(mine.own, np.uint8)
         for k in present:
-            key = _sealing_key(pair, neighbours[k][0], mine.session, neighbours[k][0], pair.public)
+            key = mine.opening[k * KEY_BYTES : (k + 1) * KEY_BYTES]
             try:
                 opened = ChaCha20Poly1305(key).decrypt(_NONCE, sealed[k].tobytes(), None)
             except InvalidTag:
@@ -246,13 +252,6 @@ def _pairs(keys: bytes) -> list[tuple[bytes, bytes]]:
     """Channel and masking key of each neighbour."""
     starts = range(0, len(keys), 2 * KEY_BYTES)
     return [(keys[s : s + KEY_BYTES], keys[s + KEY_BYTES : s + 2 * KEY_BYTES]) for s in starts]
-
-
-def _sealing_key(pair: KeyPair, other: bytes, session: str, sender: bytes, receiver: bytes) -> bytes:
-    try:
-        return agreed_key(pair, other, b"shares", session.encode(), sender, receiver)
-    except ValueError:
-        raise SecureError("secure: a neighbour's key is none") from None
 
 
 def _text(settings: Mapping[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from fedloom_client.device.workshop import Watch
 from fedloom_client.orders import ALGORITHM, COMPRESS
 from fedloom_client.preprocess import Preprocess
 from fedloom_client.records import from_record
+from fedloom_client.secure.concealing import asks_for_secrecy
 from fedloom_client.wire import Content, figures, read_settings
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.energy import ESTIMATED, JOULES
@@ -240,7 +241,7 @@ def _check(work: pb.Work) -> None:
         raise FedloomError(
             f"gateway: {name} needs each device's own answer; connect the devices to the coordinator itself"
         )
-    if work.kind == pb.KIND_SECURE:
+    if asks_for_secrecy(asked):
         raise FedloomError("gateway: it sees its devices' updates; connect them to the coordinator itself")
     if asked.get(COMPRESS):
         raise FedloomError("gateway: it sends whole means; run without --compress")

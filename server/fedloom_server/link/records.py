@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedloom_client.orders import ALGORITHM, RUN, SETTINGS, Orders
 from fedloom_client.records import HeldArray
-from fedloom_client.secure.flower import QUESTION
+from fedloom_client.secure.flower import OWN, QUESTION
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays
 from fedloom_protos.v1 import link_pb2 as pb
@@ -84,7 +84,7 @@ def to_work(message: Message, run: str, place: Place, arrays: Content, constants
         round=int(config.get("server-round", 0)),
         arrays=arrays.tensors,
         constants=constants.tensors,
-        settings=settings(_settings(config, run)),
+        settings=settings(_settings({**config, **message.content.config_records.get(OWN, {})}, run)),
         proximal_mu=float(config.get("proximal-mu", 0.0)),
     )
     if "seed" in config:

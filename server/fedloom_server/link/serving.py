@@ -341,14 +341,14 @@ def _enlisted(store: RunStore) -> list[str]:
 
 def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) -> None:
     """What can be known of a private run before devices have told how much data they have."""
+    if plan.training.dp_noise and options.plan:
+        raise InputError(
+            "--plan lets a device choose its batch size, by which training.dp_noise is accounted for; leave "
+            "one out"
+        )
     if plan.training.dp_noise and options.local and options.trainer == "onnx":
         raise InputError(
             "--trainer onnx: training.dp_noise needs torch, for the gradients of single examples"
-        )
-    if plan.training.dp_noise and options.plan:
-        raise InputError(
-            "--plan changes a device's batch size and steps, from which the epsilon of training.dp_noise is "
-            "counted; leave one out"
         )
     mechanisms = Mechanisms.of(strategy, plan.training)
     check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])

@@ -98,7 +98,7 @@ def _moment(noise: float, rate: float, order: int) -> float:
     return float(logsumexp(weights + (k * k - k) / (2 * noise**2)))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)  # some hundred kB each
 def _loss(noise: float, rate: float) -> Any:
     from dp_accounting.pld import privacy_loss_distribution as distributions
 

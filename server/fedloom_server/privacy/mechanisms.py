@@ -77,6 +77,15 @@ class Mechanisms:
                 noise, rate, steps = self.cost(unit, examples)
                 yield Release(unit, round_number, client, key, noise, rate, steps)
 
+    def grown(self, round_number: int, key: str, client: int, before: int, now: int) -> Iterable[Release]:
+        """What a client has released beyond what it was charged, whose examples are more than they were."""
+        if not self.training.dp_noise:
+            return
+        noise, rate, steps = self.cost("sample", before)
+        more = self.training.most_steps(now) - steps
+        if more > 0:
+            yield Release("sample", round_number, client, key, noise, rate, more)
+
     def made(self, round_number: int, key: str) -> Iterable[Release]:
         """What the coordinator releases with new global arrays."""
         if self.central:

@@ -11,6 +11,7 @@ from fedloom_edge.errors import InputError
 from fedloom_server.composed import Composed
 from fedloom_server.norms import GuardSettings
 from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.strategies import is_server_optimizer
@@ -58,6 +59,8 @@ def check_private_model(strategy: Strategy, training: Training, statistics: froz
 def run_warnings(plan: "Plan", strategy: Strategy) -> list[str]:
     """What the strategy warns of, and what a private run's epsilon does not cover, in sentences."""
     found = list(getattr(strategy, "warnings", ()))
+    if isinstance(strategy, PrivateMean | LocalPrivacy) and not strategy.noise_multiplier:
+        found.append("strategy.noise_multiplier is 0: updates are clipped, and nothing is private")
     if Mechanisms.of(strategy, plan.training) is None:
         return found
     budget = plan.privacy or Budget()

@@ -20,6 +20,7 @@ from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.update_privacy import CLIPPED, UpdatePrivacy, clipped_difference, moved
 from fedloom_edge.arrays import Arrays, arrays_sha256
+from fedloom_server.roster import OrderedGrid
 from fedloom_server.updates import WEIGHT, mean_metrics
 
 Where = Literal["server", "client"]
@@ -176,7 +177,9 @@ class PrivateMean(Strategy):
             config = ConfigRecord({**config, **UpdatePrivacy(clip=self.clipping_norm).to_config()})
         messages = self.strategy.configure_train(server_round, arrays, config, grid)
         attempt: Any = config.get("attempt", 1)
-        return [m for m in messages if self._drawn(server_round, int(attempt), m.metadata.dst_node_id)]
+        # A shard has the same index on every engine, a node another id.
+        index = grid.client_of if isinstance(grid, OrderedGrid) else int
+        return [m for m in messages if self._drawn(server_round, int(attempt), index(m.metadata.dst_node_id))]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -217,6 +220,6 @@ class PrivateMean(Strategy):
         """The strategy's own."""
         self.strategy.summary()
 
-    def _drawn(self, server_round: int, attempt: int, node: int) -> bool:
+    def _drawn(self, server_round: int, attempt: int, client: int) -> bool:
         """By a hash, not from a stream: which nodes are connected changes nobody else's coin."""
-        return self.rate >= 1 or derive_seed(self.key, server_round, attempt, node) / _WHOLE < self.rate
+        return self.rate >= 1 or derive_seed(self.key, server_round, attempt, client) / _WHOLE < self.rate

@@ -36,7 +36,6 @@ class RunPrivacy:
         self._mechanisms, self._store = mechanisms, store
         self._budget = plan.privacy or Budget()
         self._ledger = Ledger(store)
-        self._seed = plan.seed
         self._declared: Mapping[int, int] = {}
         self._fresh: dict[Unit, set[Composition]] = {}  # what one round costs who has spent nothing
 
@@ -53,13 +52,11 @@ class RunPrivacy:
         if not started:
             check_budget(self._budget, self._mechanisms, sizes)
         self._declared, self._fresh = declared, self._mechanisms.first_round(sizes)
-        key = self._seed
-        if self.secret:
+        if self.secret:  # who takes part must be nobody's to know, and the same after a crash
             kept = facts.get("privacy_key") or secrets.token_hex(16)
             self._store.set_facts({"privacy_key": kept})
-            key = derive_seed(kept)
-        if isinstance(strategy, PrivateMean):
-            strategy.key, strategy.seeded = derive_seed(key, "privacy"), not self.secret
+            if isinstance(strategy, PrivateMean):
+                strategy.key, strategy.seeded = derive_seed(kept, "privacy"), False
         limit = self._budget.epsilon
         said = {
             "budget": limit if math.isfinite(limit) else None,
@@ -81,6 +78,14 @@ class RunPrivacy:
         if self.secret:
             with self._store.transaction(durable=True):
                 self._ledger.write()
+
+    def answered(self, round_number: int, attempt: int, examples: Mapping[int, int]) -> None:
+        """What clients say they have trained on: whose data has grown has taken more steps."""
+        for client, now in examples.items():
+            before = self._declared[client]
+            if now > before:
+                key = f"grown, attempt {attempt}"
+                self._ledger.note(self._mechanisms.grown(round_number, key, client, before, now))
 
     def made(self, round_number: int, digest: str) -> None:
         """New global arrays, whose hash is `digest`, are about to be shown to somebody."""

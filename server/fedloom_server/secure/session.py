@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedloom_client.flower_app import ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.concealing import CLIENTS, CLIP, HEAVIEST
-from fedloom_client.secure.flower import QUESTION
+from fedloom_client.secure.flower import OWN, QUESTION
 from fedloom_client.secure.masks import KEY_BYTES
 from fedloom_client.secure.participant import (
     KEYS,
@@ -100,8 +100,9 @@ class Session:
         if len(self._keyring.sharing) < LEAST:
             return []
         self._prepare_sum()
-        chosen = zip(asked, messages, strict=True)
-        return [self._ordered(client, m) for client, m in chosen if client in self._keyring.sharing]
+        return self._ordered(
+            [(c, m) for c, m in zip(asked, messages, strict=True) if c in self._keyring.sharing]
+        )
 
     def one(self, client: int, reply: Message, size: int) -> Finding:
         """Judge the form of a masked update, and add it to the sum."""
@@ -163,22 +164,32 @@ class Session:
         self._guard = Guard({MASKED: form})
         self._sum = np.zeros(self._ring.size, np.uint32)
 
-    def _ordered(self, client: int, message: Message) -> Message:
-        """A `train` message with the session's settings."""
-        sharing, others = self._keyring.sharing, self._keyring.graph[client]
-        config = ConfigRecord(
-            {
-                **message.content.config_records["config"],
-                SESSION: self._name,
-                PRESENT: to_bits([k for k, other in enumerate(others) if other in sharing]),
-                CLIP: self._ring.clip,
-                HEAVIEST: self._ring.heaviest,
-                CLIENTS: self._ring.clients,
-            }
-        )
-        content = RecordDict({**message.content, "config": config})
-        metadata = message.metadata
-        return Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
+    def _ordered(self, chosen: Sequence[tuple[int, Message]]) -> list[Message]:
+        """`train` messages with the session's settings, and in a record of its own what is a client's own.
+
+        Settings that were one record stay one: a grid trains those together who share them.
+        """
+        sharing, graph = self._keyring.sharing, self._keyring.graph
+        mine: dict[str, Any] = {
+            SESSION: self._name,
+            CLIP: self._ring.clip,
+            HEAVIEST: self._ring.heaviest,
+            CLIENTS: self._ring.clients,
+        }
+        shared: dict[int, ConfigRecord] = {}
+        ordered = []
+        for client, message in chosen:
+            config = message.content.config_records["config"]
+            if id(config) not in shared:
+                shared[id(config)] = ConfigRecord({**config, **mine})
+            present = to_bits([k for k, other in enumerate(graph[client]) if other in sharing])
+            own = {"config": shared[id(config)], OWN: ConfigRecord({PRESENT: present})}
+            metadata = message.metadata
+            content = RecordDict({**message.content, **own})
+            ordered.append(
+                Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
+            )
+        return ordered
 
     def _step(self, step: str, questions: Mapping[int, tuple[dict[str, Any], Arrays]]) -> dict[int, Arrays]:
         """Ask clients, each with its settings and arrays; gives the answers, in the order of arrival."""

@@ -12,13 +12,13 @@ from fedloom_server.store import RunStore
 def compare(whole: Path, broken: Path) -> list[str]:
     """The laws that do not hold, in words.
 
-    The same final weights, the same figures of every round and client, every update in a round exactly
-    once, a database that SQLite finds whole, every array file that is referred to and no other, and no
-    file that the unbroken run does not leave.
+    The same final weights, the same figures of every round and client, the same privacy ledger, every
+    update in a round exactly once, a database that SQLite finds whole, every array file that is referred
+    to and no other, and no file that the unbroken run does not leave.
     """
     faults: list[str] = []
     with RunStore.open(whole) as expected, RunStore.open(broken) as found:
-        for name, rows in (("round", _rounds), ("client", _clients)):
+        for name, rows in (("round", _rounds), ("client", _clients), ("privacy", _ledger)):
             faults += [
                 f"the {name} figures differ: {one} and {other}"
                 for one, other in zip_longest(rows(expected), rows(found))
@@ -67,6 +67,10 @@ def _rounds(store: RunStore) -> list[Any]:
 def _clients(store: RunStore) -> list[Any]:
     parts = [*store.client_rounds("train"), *store.client_rounds("evaluate")]
     return [(p.round, p.client, p.phase, p.status, p.examples, p.loss, p.metric) for p in parts]
+
+
+def _ledger(store: RunStore) -> list[Any]:
+    return [tuple(row) for row in store.execute("SELECT * FROM privacy")]
 
 
 def weights_hash(folder: Path) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-from fedloom_client.secure.masks import KeyPair, add_masks, agreed_key, pair_mask
+from fedloom_client.secure.masks import KeyPair, add_masks, agreed_key, pair_mask, sealing_keys
 
 
 def pair():
@@ -49,11 +49,18 @@ def test_more_masks_than_fit_together_are_all_added():
 
 def test_a_key_serves_one_purpose_and_one_session():
     mine, other = pair(), pair().public
-    keys = {agreed_key(mine, other, purpose, s) for purpose in (b"mask", b"shares") for s in (b"1", b"2")}
+    keys = {agreed_key(mine, other, purpose, s) for purpose in (b"mask", b"shares") for s in ("1", "2")}
     assert len(keys) == 4
     assert pair_mask(mine, other, "1")[0] != pair_mask(mine, other, "2")[0]
 
 
+def test_what_one_seals_the_other_opens_and_each_direction_has_a_key():
+    first, second = pair(), pair()
+    there, back = sealing_keys(first, second.public, "1")
+    assert (back, there) == sealing_keys(second, first.public, "1")
+    assert there != back
+
+
 def test_a_public_key_of_low_order_is_refused():
     with pytest.raises(ValueError):
-        agreed_key(pair(), bytes(32), b"mask")
+        agreed_key(pair(), bytes(32), b"mask", "1")

@@ -271,6 +271,7 @@ def test_the_gateway_guards_against_its_own_devices(site, gateways, wrong, rule)
         ({"compress": "int8"}, "--compress"),
         ({"compress": "auto"}, "--compress"),
         ({"algorithm": "fednova"}, "fednova"),
+        ({"secure.session": "s"}, "it sees its devices' updates"),
     ],
 )
 def test_what_a_mean_cannot_stand_for_is_refused_in_words(site, gateways, config, said):

@@ -4,16 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_app import reply_content
+from fedloom_client.flower_app import CLIENT_FAILED, reply_content
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.flower import ACTION, masking, secure_step
+from fedloom_client.secure.participant import SecureError
 from fedloom_edge.arrays import Arrays
 from fedloom_server.flower_ids import RUN_ID, adopt_identity
 from fedloom_server.grids import GridWrapper
+from fedloom_server.guard import Finding
 from fedloom_server.messages import Batch
 from fedloom_server.open_round import OpenRound
 from fedloom_server.roster import Member, OrderedGrid
@@ -45,8 +47,15 @@ class Swarm(GridWrapper):
             for k in range(count)
         ]
         self.app = ClientApp()
-        self.app.query(ACTION)(lambda m, c: Message(secure_step(m, c), reply_to=m))
+        self.app.query(ACTION)(self._step)
         self.app.train(mods=[masking(frozenset())])(self._train)
+
+    @staticmethod
+    def _step(message, context):
+        try:
+            return Message(secure_step(message, context), reply_to=message)
+        except SecureError as error:
+            return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
 
     def _train(self, message, context):
         k = int(context.node_config["partition-id"])
@@ -64,6 +73,9 @@ class Swarm(GridWrapper):
             if k in self.gone and STEPS.index(step) >= STEPS.index(self.gone[k]):
                 continue
             reply = self.app(message, self.contexts[k])
+            if reply.has_error():
+                yield reply
+                continue
             if self.tamper is not None:
                 self.tamper(step, k, reply)
             self.seen[step, k] = from_record(reply.content.array_records["arrays"])
@@ -92,7 +104,7 @@ class Swarm(GridWrapper):
             return None
         for reply in session.run.roster.replies(asked):
             client = reply.metadata.src_node_id - 2
-            finding = session.one(client, reply, 0)
+            finding = Finding(reply.error.reason) if reply.has_error() else session.one(client, reply, 0)
             session.lost.update({client: finding.reason} if finding.reason else {})
             self.left += [] if finding.reason else [client]
         return session.unmask()

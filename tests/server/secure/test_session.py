@@ -16,10 +16,14 @@ STEPS = ("keys", "shares", "train", "unmask")
 
 @st.composite
 def dropping(draw):
-    """A number of clients, and at most 30 % of them, each with the step at which it falls silent."""
+    """A number of clients, and when some fall silent: 30 % of them before keys, 30 % of the rest later."""
     count = draw(st.integers(3, 14))
-    who = draw(st.lists(st.integers(0, count - 1), max_size=int(0.3 * count), unique=True))
-    return count, {k: draw(st.sampled_from(STEPS)) for k in who}
+    order = draw(st.permutations(range(count)))
+    early = draw(st.integers(0, int(0.3 * count)))
+    late = draw(st.integers(0, int(0.3 * (count - early))))
+    gone = dict.fromkeys(order[:early], "keys")
+    gone |= {k: draw(st.sampled_from(STEPS[1:])) for k in order[early : early + late]}
+    return count, gone
 
 
 @settings(max_examples=40)
@@ -32,6 +36,19 @@ def test_the_sum_is_the_plain_one_whoever_drops_out_and_when(swarm, case, seed):
     assert made.left == stayed
     assert total.arrays["w"] == pytest.approx(made.plain(stayed), abs=2e-5)
     assert total.examples == sum(made.examples[k] for k in stayed)
+
+
+@settings(max_examples=40)
+@given(steps=st.lists(st.sampled_from((*STEPS, "never", "never", "never")), min_size=3, max_size=10))
+def test_whatever_happens_the_sum_is_right_or_stays_masked(swarm, steps):
+    made = swarm(len(steps), {k: step for k, step in enumerate(steps) if step != "never"})
+    try:
+        total = made.round()
+    except UnmaskingError:
+        return
+    if total is not None:
+        assert total.arrays["w"] == pytest.approx(made.plain(made.left), abs=2e-5)
+        assert len(made.left) >= 3
 
 
 @pytest.mark.parametrize("step", STEPS)
