@@ -1,6 +1,9 @@
 """A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
 
+import contextlib
 import math
+import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -207,3 +210,55 @@ def test_an_upload_tells_the_agent_its_bandwidth(site):
     ((size, seconds),) = told
     assert size == 4004
     assert seconds > 0
+
+
+class ThinLine:
+    """A TCP proxy to `port` that lets so many bytes a second up, and any down."""
+
+    def __init__(self, port, rate):
+        self.to, self.rate = port, rate
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near = self.server.accept()[0]
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                far = socket.create_connection(("127.0.0.1", self.to))
+                for source, sink, rate in ((near, far, self.rate), (far, near, math.inf)):
+                    threading.Thread(target=self.pump, args=(source, sink, rate), daemon=True).start()
+
+    def pump(self, source, sink, rate):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2048):
+                sink.sendall(data)
+                time.sleep(len(data) / rate)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.server.close()
+
+
+def test_over_a_thin_line_the_second_update_is_compressed(site, device, tmp_path):
+    line = ThinLine(site.port, rate=5000)
+    worker = NodeWorker(device.node, Memory(tmp_path / "memory"), None, device.planner)
+    site.agent("a", worker, port=line.port, sent=device.book.sent)
+    site.grid.gather(1, 20)
+    settings = {**TRAINING.to_config(), "compress": "auto"}
+    sizes = []
+    for number in (1, 2):
+        asked = questions(site.grid, arrays=device.arrays, number=number, **settings)
+        (reply,) = site.grid.send_and_receive(asked)
+        arrays = from_record(reply.content.array_records["arrays"])
+        sizes.append(sum(array.nbytes for array in arrays.values()))
+        if number == 1:
+            assert arrays.keys() == device.arrays.keys()
+            until(lambda: device.book.uplink)
+    assert list(arrays) != list(device.arrays)
+    assert sizes[1] < sizes[0] / 3
+    assert 0 < device.book.uplink < 20_000
+    line.close()

@@ -228,7 +228,6 @@ def test_agents_end_with_a_coordinator_that_is_killed(tmp_path, task):
             ("digits", "--local", "2", "--privacy", "epsilon=3", "--strategy", "dp-local", *LOCAL),
             "round 1 alone would spend",
         ),
-        (("mnist", *DPSGD, "--local", "2", "--plan"), "--plan changes a device's batch size and steps"),
         (("digits", "--rounds", "0"), "--rounds 0: give at least 1"),
     ],
 )
