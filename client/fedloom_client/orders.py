@@ -56,6 +56,8 @@ class Orders:
 
     def at_round(self, number: int) -> Self:
         """The orders of one round."""
+        if self.compress in ("", AUTO):
+            return self
         return replace(self, compress=codec_of_round(self.compress, number))
 
     @classmethod

@@ -244,16 +244,6 @@ def parse_codec(text: str) -> Codec:
     raise unknown("--compress", text, CODECS)
 
 
-def codec_of_round(text: str, number: int) -> str:
-    """What `--compress` names, for one round: topk begins denser.
-
-    Lin, Han, Mao, Wang & Dally (2018), "Deep gradient compression", section 3.3: a quarter of the
-    elements in round 1, and a quarter of that in each one after, down to the share that was asked for.
-    """
-    codec = parse_codec(text) if text.startswith("topk:") else None
-    return f"topk:{max(codec.share, 0.25**number)!r}" if isinstance(codec, TopK) else text
-
-
 def settle(arrays: Arrays, memory: Arrays) -> Arrays:
     """Arrays to be sent as they are, with what earlier encodings kept in `memory` added at last."""
     return {
@@ -277,6 +267,16 @@ def read_signed(encoded: Arrays) -> tuple[str, Arrays]:
     if name != PAYLOAD or codec not in AUTO_CODECS or len(encoded) != 1:
         raise CompressionError(f"{sorted(encoded)[:3]} is no update of {', '.join(AUTO_CODECS)}")
     return codec, {PAYLOAD: encoded[f"{PAYLOAD}:{codec}"]}
+
+
+def codec_of_round(text: str, number: int) -> str:
+    """What `--compress` names, for one round: topk begins denser.
+
+    Lin, Han, Mao, Wang & Dally (2018), "Deep gradient compression", section 3.3: a quarter of the
+    elements in round 1, and a quarter of that in each one after, down to the share that was asked for.
+    """
+    codec = parse_codec(text)
+    return f"topk:{max(codec.share, 0.25**number)!r}" if isinstance(codec, TopK) else text
 
 
 @dataclass(frozen=True)
