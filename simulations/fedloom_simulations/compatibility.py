@@ -32,7 +32,8 @@ SIMULATE: Table = {
     },
     "privacy": {
         NOTHING: (),
-        **{name: _FIXED_NOISE if name.endswith("fixed") else _ADAPTIVE_NOISE for name in WRAPPERS},
+        **{name: _ADAPTIVE_NOISE if name.endswith("adaptive") else _FIXED_NOISE for name in WRAPPERS},
+        "dp-sgd": ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1"),
     },
     "compression": {
         NOTHING: (),
@@ -76,7 +77,7 @@ def flags(table: Table, cell: Cell) -> list[str]:
     for dimension, options in table.items():
         given += options[cell.get(dimension, next(iter(options)))]
     wrapper = cell.get("privacy", NOTHING)
-    if wrapper != NOTHING:
+    if wrapper in WRAPPERS:
         where = given.index("--strategy") + 1
         given[where] = f"{wrapper}:{given[where]}"
     return given

@@ -14,7 +14,6 @@ from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_server.strategies import is_server_optimizer
 
 if TYPE_CHECKING:
     from fedloom_server.federation import Plan
@@ -38,17 +37,12 @@ def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSetti
     return override(settings, {"norms": "accept"}, "guard")
 
 
-def check_private_model(strategy: Strategy, training: Training, statistics: frozenset[str]) -> None:
-    """Refuse what a mechanism cannot protect; `statistics` are the model's measured arrays.
+def check_private(strategy: Strategy, training: Training) -> None:
+    """Refuse what a mechanism cannot protect.
 
     Raises:
-        InputError: batch norm, or an algorithm that trains more than the accountant knows of.
+        InputError: an algorithm trains more than the accountant knows of.
     """
-    if isinstance(strategy, PrivateMean) and is_server_optimizer(strategy) and statistics:
-        raise InputError(
-            f"the model has batch norm ({min(statistics)}), whose statistics a server optimiser leaves to a "
-            "mean without noise; use dp-server-fixed:fedavg, or GroupNorm"
-        )
     if training.dp_noise and isinstance(strategy, Composed):
         raise InputError(
             "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
