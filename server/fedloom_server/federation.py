@@ -26,6 +26,8 @@ from fedloom_server.client_state import states_keeper
 from fedloom_server.clock import Clocked, clock_of
 from fedloom_server.commands import Operators
 from fedloom_server.early_stop import EarlyStop
+from fedloom_server.energy import EVENT as ENERGY
+from fedloom_server.energy import of_devices
 from fedloom_server.messages import Batch
 from fedloom_server.norms import PAST, GuardSettings, RoundNorms
 from fedloom_server.open_round import OpenRound, Pace
@@ -345,6 +347,8 @@ class Federation:
         opened.note_faults()
         if self.clock is not None:
             opened.note("clock", seconds=self.clock.time)
+        if energy := of_devices([*opened.rows.values(), *opened.batch.rows]):
+            opened.note(ENERGY, **energy)
         self._gather_states()
         entry = replace(entry, seconds=opened.elapsed())
         now = time.perf_counter()

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fedloom_edge.files import write_atomic
+from fedloom_server.energy import rounds_wh, run_energy
 from fedloom_server.privacy.budget import FIGURES
 from fedloom_server.store import Round, RunStore
 
@@ -20,10 +21,11 @@ def write_result(store: RunStore) -> dict[str, Any]:
     """Write result.json (its fields: docs/architecture.md) from the store and return it."""
     facts, rounds = store.facts(), store.rounds()
     clock = {e["round"]: {"simulated_seconds": e["data"]["seconds"]} for e in store.events("clock")}
+    energy = {number: {"energy_wh": wh} for number, wh in rounds_wh(store).items()}
     result = {
         **{key: facts.get(key) for key in _FACTS},
         "rounds": [
-            _round(entry, facts["metric"]) | clock.get(entry.number, {})
+            _round(entry, facts["metric"]) | clock.get(entry.number, {}) | energy.get(entry.number, {})
             for entry in rounds
             if entry.number > 0
         ],
@@ -32,6 +34,7 @@ def write_result(store: RunStore) -> dict[str, Any]:
         "arrays_sha256": rounds[-1].arrays if rounds else None,
         "seconds": facts.get("seconds"),
         "startup_seconds": facts.get("startup_seconds"),
+        **run_energy(store),
         "peak_rss_mb": peak_rss_mb(),
         "versions": facts["versions"],
         **({"reason": facts["reason"]} if facts.get("reason") else {}),

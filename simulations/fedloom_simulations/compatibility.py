@@ -33,8 +33,8 @@ SIMULATE: Table = {
     "privacy": {
         NOTHING: (),
         **{name: _ADAPTIVE_NOISE if name.endswith("adaptive") else _FIXED_NOISE for name in WRAPPERS},
-        "dp-sgd": ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1"),
     },
+    "samples": {NOTHING: (), "dp-sgd": ("--set", "training.dp_noise=1", "--set", "training.dp_clip=1")},
     "compression": {
         NOTHING: (),
         **{name: ("--compress", name) for name in ("float16", "int8", "topk:0.1", "lowrank:2")},
@@ -63,8 +63,10 @@ SIMULATE: Table = {
 DEVICES: Table = {
     "strategy": SIMULATE["strategy"],
     "privacy": SIMULATE["privacy"],
-    "compression": SIMULATE["compression"],
+    "samples": SIMULATE["samples"],
+    "compression": {**SIMULATE["compression"], "auto": ("--compress", "auto")},
     "summation": SIMULATE["summation"],
+    "planning": {NOTHING: (), "plan": ("--plan",)},
     "trainer": {name: ("--trainer", name) for name in ("torch", "onnx")},
 }
 Cell = Mapping[str, str]
@@ -77,7 +79,7 @@ def flags(table: Table, cell: Cell) -> list[str]:
     for dimension, options in table.items():
         given += options[cell.get(dimension, next(iter(options)))]
     wrapper = cell.get("privacy", NOTHING)
-    if wrapper in WRAPPERS:
+    if wrapper != NOTHING:
         where = given.index("--strategy") + 1
         given[where] = f"{wrapper}:{given[where]}"
     return given

@@ -21,6 +21,7 @@ from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
+from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.privacy.mechanisms import Mechanisms
@@ -148,6 +149,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             [table, board, ProgressFacts(store), *setup.watchers],
             setup.shards.labels_of,
         )
+        stack.enter_context(of_machine(store))
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
         store.set_facts({"startup_seconds": began - STARTED})

@@ -17,8 +17,8 @@ _TRAINERS = ("auto", "torch", "onnx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `join`, `run`, `status` and `predict`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status|predict")
+    """Declare `join`, `run`, `status`, `predict` and `plan`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="join|run|status|predict|plan")
     join = actions.add_parser(
         "join", help="enrol with an invitation", description="Enrol with an invitation."
     )
@@ -45,18 +45,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help=".npz (x), .csv of numbers or texts, or an image; default: standard input, line by line",
     )
-    for action in (join, run, status, predict):
+    plan = actions.add_parser(
+        "plan",
+        help="what this device would do in a round, and why",
+        description="Measure this device and plan a round: batch size, steps, compression, energy. "
+        "Of several artefacts of a task (--train of fedloom edge export) it names the first in time.",
+    )
+    _add_plan_arguments(plan)
+    for action in (join, run, status, predict, plan):
         action.add_argument(
             "--home", type=Path, metavar="DIR", help="the device's folder; default: ~/.fedloom"
         )
-    for action in (join, run):
+    for action in (join, run, plan):
         action.add_argument("--task", metavar="TASK", help="built-in task, or a file on this device")
         action.add_argument(
             "--data", metavar="DIR", help="folder that the task reads this device's data from"
         )
+    for action in (join, run):
         action.add_argument(
             "--trainer", choices=_TRAINERS, help="what trains; auto: onnx, which needs no torch"
         )
+
+
+def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "artefacts",
+        nargs="*",
+        type=Path,
+        metavar="ARTEFACT",
+        help="default: the one of the device's last run",
+    )
+    parser.add_argument("--deadline", type=float, default=3600.0, metavar="SECONDS", help="of the round")
+    parser.add_argument("--bandwidth", metavar="RATE", help="e.g. 2Mbit/s; default: that of past uploads")
+    parser.add_argument("--compress", default="auto", metavar="CODEC", help="as for fedloom serve")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,9 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import default_home
 
     home = arguments.home or default_home()
-    return {"join": _join, "run": _run, "status": _status, "predict": _predict}[arguments.action](
-        home, arguments
-    )
+    actions = {"join": _join, "run": _run, "status": _status, "predict": _predict, "plan": _plan}
+    return actions[arguments.action](home, arguments)
 
 
 def _join(home: Path, arguments: argparse.Namespace) -> int:
@@ -162,6 +183,26 @@ def _predict(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.predicting import predict_all
 
     predict_all(home, arguments.source, sys.stdout, sys.stderr)
+    return 0
+
+
+def _plan(home: Path, arguments: argparse.Namespace) -> int:
+    from fedloom_client.device.forecast import Wishes, as_json, as_text, forecast, parse_rate
+    from fedloom_client.device.home import DeviceSettings
+    from fedloom_edge.compression import AUTO, parse_codec
+
+    if not arguments.deadline > 0:
+        raise InputError(f"--deadline {arguments.deadline:g}: give seconds above 0")
+    if arguments.compress not in ("", AUTO):
+        parse_codec(arguments.compress)
+    settings = DeviceSettings.load(home).changed(task=arguments.task, data=arguments.data)
+    wishes = Wishes(
+        deadline=arguments.deadline,
+        uplink=parse_rate(arguments.bandwidth) if arguments.bandwidth else None,
+        compress=arguments.compress,
+    )
+    made = forecast(home, settings, arguments.artefacts, wishes)
+    sys.stdout.write((as_json(made) if arguments.json else as_text(made, wishes.deadline)) + "\n")
     return 0
 
 

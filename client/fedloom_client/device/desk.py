@@ -8,7 +8,7 @@ from fedloom_client.device.spool import Spool
 from fedloom_client.device.telemetry import available_memory, temperature
 from fedloom_client.device.workshop import Worker, Workshop
 from fedloom_client.frames import Chunk
-from fedloom_client.wire import Assembly, check_hashes, sha256
+from fedloom_client.wire import CHUNK, Assembly, check_hashes, sha256
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
@@ -54,6 +54,7 @@ class Desk:
         self._last: float | None = None
         self._sent = sent
         self._announced: dict[str, float | None] = {}
+        self._asked: dict[str, int] = {}
 
     @property
     def work(self) -> str:
@@ -117,6 +118,10 @@ class Desk:
     def give(self, wants: pb.Wants) -> list[Callable[[], Chunk]]:
         """Pieces of results that the coordinator asks for, each made when it is sent."""
         results = [self._spool[work] for work in self._spool.works]
+        asked = check_hashes(wants.chunks)
+        for work in self._announced.keys() & set(self._spool.works):
+            result = self._spool[work]
+            self._asked[work] = self._asked.get(work, 0) + sum(digest in result for digest in asked)
 
         def piece(digest: bytes) -> Callable[[], Chunk]:
             source = next((result for result in results if digest in result), None)
@@ -124,14 +129,15 @@ class Desk:
                 raise LinkError(f"wants: no result has the chunk {digest.hex()[:16]}")
             return lambda: Chunk(source.chunk(digest))
 
-        return [piece(digest) for digest in check_hashes(wants.chunks)]
+        return [piece(digest) for digest in asked]
 
     def acknowledged(self, acknowledgement: pb.Acknowledgement) -> None:
         """Forget a result."""
         work = acknowledgement.work
-        began = self._announced.pop(work, None)
+        began, chunks = self._announced.pop(work, None), self._asked.pop(work, 0)
         if began is not None and acknowledgement.counted and work in self._spool:
-            self._sent(_bytes(self._spool[work].result.arrays), time.monotonic() - began)
+            size = min(chunks * CHUNK, _bytes(self._spool[work].result.arrays))
+            self._sent(size, time.monotonic() - began)
         self._spool.forget(work)
 
     def cancelled(self, work: str) -> None:

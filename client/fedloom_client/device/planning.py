@@ -56,10 +56,10 @@ class Planner:
         Raises:
             TrainingError: not even the smallest batch fits into the memory, or training could not go on.
         """
-        made = self._plan(assignment.training, len(node.raw.train), until, given.arrays, orders)
+        made = self._plan(assignment.training, node, until, given.arrays, orders)
         asked = assignment
         if made is not None and orders.plan:
-            assignment = applied(made, assignment)
+            assignment = applied(made, assignment, several=orders.algorithm is not None)
         self._make_room(node, assignment.training.batch_size)
         began = time.perf_counter()
         update, memory = train(node, given, assignment, orders, made.compress if made else "")
@@ -77,10 +77,11 @@ class Planner:
         return update, memory
 
     def _plan(
-        self, training: Training, examples: int, until: float, arrays: Arrays, orders: Orders
+        self, training: Training, node: Node, until: float, arrays: Arrays, orders: Orders
     ) -> Plan | None:
         """The round's plan; None where nothing is known of the device yet."""
         key, memory, path = self._key, self._memory(), self._artefact()
+        examples = len(node.raw.train)
         if examples < 1:
             return None
         if orders.plan and path is not None and not self._book.points(key):
@@ -93,7 +94,7 @@ class Planner:
             examples=examples,
             seconds=(until - time.monotonic()) / TRAINING_SHARE,
             memory=memory,
-            sendings=sendings(arrays, orders.compress),
+            sendings=sendings(_changing(node, arrays), orders.compress),
         )
         made = plan(pace, limits)
         if orders.plan and made.memory > memory:
@@ -166,14 +167,23 @@ def sendings(arrays: Arrays, compress: str) -> Sequence[tuple[str, int]]:
     return found
 
 
-def applied(made: Plan, assignment: Assignment) -> Assignment:
+def _changing(node: Node, arrays: Arrays) -> Arrays:
+    """What of a model training changes: chunks of the rest are at the coordinator already."""
+    if not isinstance(node.trainer, ArtefactTrainer):
+        return arrays
+    trained = node.trainer.initial_arrays(0)
+    return {name: array for name, array in arrays.items() if name in trained}
+
+
+def applied(made: Plan, assignment: Assignment, *, several: bool = False) -> Assignment:
     """The assignment with a plan's batch size, that ends after the plan's steps.
 
     An update of fewer steps than the run asks for counts the examples that it saw, as any partial work.
+    An algorithm's client half may train `several` models: then each ends so, and the update counts whole.
     """
     asked, over = assignment.training, assignment.enough
-    if made.whole:
-        steps = made.steps if asked.steps else 0
+    if made.whole or several:
+        steps = made.steps if asked.steps or not made.whole else 0
         return replace(assignment, training=replace(asked, batch_size=made.batch_size, steps=steps))
     taken = 0
 

@@ -120,7 +120,7 @@ def plan(pace: Pace, limits: Limits) -> Plan:
         whole=steps >= wanted,
         fits=bool(light) and steps >= 1,
         reasons=(
-            _batch_reason(pace, limits, batch, light=bool(light)),
+            _batch_reason(pace, limits, batch, light=bool(light), quick=bool(quick)),
             _steps_reason(limits, max(steps, 1), wanted, room),
             _codec_reason(pace, limits, codec, sending),
             *(("the board is hot: half the time is left for it to slow down",) if pace.hot else ()),
@@ -165,13 +165,15 @@ def _codec(pace: Pace, limits: Limits, batch: int) -> tuple[str, float]:
     return last
 
 
-def _batch_reason(pace: Pace, limits: Limits, batch: int, *, light: bool) -> str:
+def _batch_reason(pace: Pace, limits: Limits, batch: int, *, light: bool, quick: bool) -> str:
     asked = limits.training.batch_size
     if not light:
         return (
             f"batch size {batch}: even this takes {pace.bytes(batch) / 1e6:.0f} MB, and "
             f"{limits.memory / 1e6:.0f} MB may be taken"
         )
+    if not quick:
+        return f"batch size {batch}: not even a step of it ends in time"
     if batch == asked:
         return f"batch size {batch}: as the run asks"
     if batch == limits.examples:

@@ -14,6 +14,7 @@ from fedloom_client.records import from_record
 from fedloom_client.secure.concealing import asks_for_secrecy
 from fedloom_client.wire import Content, figures, read_settings
 from fedloom_edge.arrays import Arrays
+from fedloom_edge.energy import ESTIMATED, JOULES
 from fedloom_edge.errors import FedloomError, RunError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.gateway.site import Site, SiteMember
@@ -33,7 +34,7 @@ from fedloom_server.norms import NO_LIMIT, PAST, GuardSettings, RoundNorms, buck
 from fedloom_server.updates import WEIGHT, MeanOfUpdates, mean_metrics
 
 _MOST_WARNINGS = 14
-_NOT_SUMMED = {WEIGHT, "seconds", DOWNLOAD, UPLOAD}
+_NOT_SUMMED = {WEIGHT, "seconds", DOWNLOAD, UPLOAD, JOULES, ESTIMATED}
 
 
 class SiteWorker:
@@ -102,10 +103,12 @@ class SiteWorker:
         guard = Guard(arrays, ("train-loss",), declared)
         updates = MeanOfUpdates(arrays, frozenset(), max(declared.values(), default=1))
         norms: dict[int, float] = {}
+        spent: dict[str, float] = {}
         notes: list[str] = []
         for client, outcome in self._outcomes(work, arrays, constants, members, watch):
             finding = Finding(outcome.reason)
             if outcome.result is not None:
+                _add_energy(spent, outcome.result)
                 reply = Message(self._content(work, client, outcome), 1, MessageType.TRAIN)
                 finding = guard.check_update(reply, work.round, client)
                 notes += [f"{outcome.device}: {warning}" for warning in outcome.result.warnings]
@@ -119,7 +122,8 @@ class SiteWorker:
         replies, _ = updates.for_strategy()
         mean: Any = replies[0].content
         result = pb.Result(work=work.id, examples=mean["metrics"][WEIGHT])
-        result.figures.extend(figures({k: v for k, v in mean["metrics"].items() if k not in _NOT_SUMMED}))
+        means = {k: v for k, v in mean["metrics"].items() if k not in _NOT_SUMMED}
+        result.figures.extend(figures(means | spent))
         result.warnings.extend(note[:1024] for note in notes[:_MOST_WARNINGS])
         return result, from_record(mean["arrays"])
 
@@ -153,10 +157,12 @@ class SiteWorker:
     def _evaluate(self, work: pb.Work, arrays: Arrays, constants: Arrays, watch: Watch) -> pb.Result:
         members, guard = self._members(), Guard(arrays)
         rows: list[dict[str, Any]] = []
+        spent: dict[str, float] = {}
         notes: list[str] = []
         for client, outcome in self._outcomes(work, arrays, constants, members, watch):
             finding = Finding(outcome.reason)
             if outcome.result is not None:
+                _add_energy(spent, outcome.result)
                 content: Any = self._content(work, client, outcome)
                 finding = guard.check_evaluation(Message(content, 1, MessageType.EVALUATE), work.round)
             if finding.reason:
@@ -168,7 +174,7 @@ class SiteWorker:
         measured = [row for row in rows if row[WEIGHT]]
         means = mean_metrics(measured) if measured else rows[0]
         result = pb.Result(work=work.id, examples=examples)
-        result.figures.extend(figures({k: v for k, v in means.items() if k not in _NOT_SUMMED}))
+        result.figures.extend(figures({k: v for k, v in means.items() if k not in _NOT_SUMMED} | spent))
         result.warnings.extend(note[:1024] for note in notes[:_MOST_WARNINGS])
         return result
 
@@ -218,6 +224,14 @@ class SiteWorker:
         if good < needed:
             why = f"; {notes[0]}" if notes else ""
             raise RunError(f"{good} of {asked} devices gave something usable, at least {needed} must{why}")
+
+
+def _add_energy(spent: dict[str, float], result: pb.Result) -> None:
+    """A site takes what its devices take, and estimates where one of them does."""
+    told = {figure.name: figure.value for figure in result.figures}
+    if JOULES in told:
+        spent[JOULES] = spent.get(JOULES, 0.0) + told[JOULES]
+        spent[ESTIMATED] = max(spent.get(ESTIMATED, 0.0), told.get(ESTIMATED, 0.0))
 
 
 def _check(work: pb.Work) -> None:

@@ -32,6 +32,7 @@ from fedloom_server.checkpoints import Keep
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.early_stop import EarlyStop
+from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation, Plan
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
@@ -47,7 +48,7 @@ from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
-from fedloom_server.privacy.options import check_private, guard_settings, run_warnings
+from fedloom_server.privacy.options import check_private_training, guard_settings, run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
@@ -239,6 +240,8 @@ class Serving:
                     plan.task.metric, plan.rounds, private=Mechanisms.of(strategy, plan.training) is not None
                 )
             )
+            if self.options.local:  # devices with a board of their own tell theirs
+                stack.enter_context(of_machine(store))
             trainer = TorchTrainer(plan.task)
             federation = Federation(
                 plan,
@@ -340,6 +343,7 @@ def _enlisted(store: RunStore) -> list[str]:
 
 def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) -> None:
     """What can be known of a private run before devices have told how much data they have."""
+    check_private_training(strategy, plan.training)
     if plan.training.dp_noise and options.plan:
         raise InputError(
             "--plan lets a device choose its batch size, by which training.dp_noise is accounted for; leave "
@@ -351,7 +355,6 @@ def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) 
         )
     mechanisms = Mechanisms.of(strategy, plan.training)
     check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])
-    check_private(strategy, plan.training)
     TorchTrainer(plan.task).check_private(plan.training)
 
 

@@ -37,11 +37,11 @@ def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSetti
     return override(settings, {"norms": "accept"}, "guard")
 
 
-def check_private(strategy: Strategy, training: Training) -> None:
-    """Refuse what a mechanism cannot protect.
+def check_private_training(strategy: Strategy, training: Training) -> None:
+    """Refuse private steps in an algorithm that trains more than the accountant knows of.
 
     Raises:
-        InputError: an algorithm trains more than the accountant knows of.
+        InputError: it does.
     """
     if training.dp_noise and isinstance(strategy, Composed):
         raise InputError(

@@ -79,6 +79,7 @@ def _export(stores: "Sequence[RunStore]", uri: str) -> int:
 
 
 def _show(stores: "Sequence[RunStore]", out: Path) -> None:
+    from fedloom_server.energy import energy_text, run_energy
     from fedloom_server.report.comparison import draw_comparison
     from fedloom_server.report.run import draw_run
     from fedloom_server.report.style import check_format
@@ -88,6 +89,7 @@ def _show(stores: "Sequence[RunStore]", out: Path) -> None:
     _say(runs_table(stores))
     if len(stores) == 1:
         _say("\n" + rounds_table(stores[0]))
+        _say("\n" + energy_text(run_energy(stores[0])))
     drawn = [store for store in stores if store.rounds()]
     if not drawn:
         _say("no round is finished yet, so there is nothing to draw")

@@ -4,6 +4,7 @@ import asyncio
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fedloom_client.samples import ArraySamples
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_edge.cli import main
+from fedloom_edge.energy import ESTIMATED, JOULES
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.gateway.site import Site as Behind
@@ -209,6 +211,26 @@ def test_evaluations_are_weighted_by_the_examples_that_were_measured(site, gatew
     assert math.isclose(sum(f["num-examples"] * f["accuracy"] for f in figures) / 20, 4 * 0.4 / 20)
 
 
+class Metered(Drawn):
+    """Its board tells the energy of a work; not of every device in the same way."""
+
+    def train(self, arrays, constants, assignment):
+        update = super().train(arrays, constants, assignment)
+        told = {JOULES: 2.0 * self.examples, ESTIMATED: float(self.examples > 10)}
+        return replace(update, metrics=update.metrics | told)
+
+
+def test_a_site_takes_the_energy_of_all_its_devices(site, gateways):
+    gateway = gateways("east", devices=3)
+    for name, worker in {"a": Metered(10), "b": Metered(20), "c": Drawn(30)}.items():
+        gateway.device(name, worker)
+    site.grid.gather(1, 20)
+    ask(site.grid, "query")
+    (reply,) = ask(site.grid, arrays=model(), number=1).values()
+    told = reply.content["metrics"]
+    assert (told[JOULES], told[ESTIMATED]) == (60.0, 1.0)
+
+
 def test_what_preprocessing_is_fitted_on_is_summed(site, gateways):
     gateway = gateways("east", preprocess=Standardize())
     rows = np.random.default_rng(0).normal(3, 2, (30, 4))
@@ -247,6 +269,7 @@ def test_the_gateway_guards_against_its_own_devices(site, gateways, wrong, rule)
     ("config", "said"),
     [
         ({"compress": "int8"}, "--compress"),
+        ({"compress": "auto"}, "--compress"),
         ({"algorithm": "fednova"}, "fednova"),
         ({"secure.session": "s"}, "it sees its devices' updates"),
     ],

@@ -69,7 +69,7 @@ const WORDS = {
 
 /** An event as a line; null for what belongs to every round, of which there are too many to tell. */
 export function eventLine(event) {
-  if (event.kind === "round" || (event.kind === "secure" && !event.data.recovered)) return null;
+  if (event.kind === "round" || event.kind === "energy" || (event.kind === "secure" && !event.data.recovered)) return null;
   const words = WORDS[event.kind]?.(event) ?? `${event.kind}${event.data.reason ? `: ${event.data.reason}` : ""}`;
   const who = event.clients ?? [event.client];
   const where = [event.client === null || event.client === undefined ? null : who.length > 1 ? `${who.length} clients (${who.slice(0, 8).join(", ")}${who.length > 8 ? ", …" : ""})` : `client ${event.client}`, event.round === null ? null : event.last > event.round ? `rounds ${event.round} to ${event.last}` : `round ${event.round}`].filter(Boolean).join(", ");

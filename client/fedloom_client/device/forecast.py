@@ -1,0 +1,209 @@
+"""`fedloom device plan`: what this device would do in a round, and why, before it takes part in one."""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedloom_client.device.home import DeviceSettings
+from fedloom_client.device.pace import FILE, PaceBook, Point, pace_of
+from fedloom_client.device.planning import MEMORY_SHARE, is_hot, measured, sendings
+from fedloom_client.device.reading import load_task_light, read_shard
+from fedloom_client.device.telemetry import available_memory, board, temperature, throttled
+from fedloom_client.planner.plan import Limits, Plan, plan
+from fedloom_client.training import Training
+from fedloom_edge.artefact.check import check, initial_arrays
+from fedloom_edge.artefact.manifest import Manifest
+from fedloom_edge.artefact.storage import SUFFIX, Artefact
+from fedloom_edge.energy import EnergyMeter
+from fedloom_edge.errors import InputError
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kMG]?)(bit|B)/s")
+_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a round is to be planned for.
+
+    Attributes:
+        deadline: seconds.
+        uplink: bytes a second; None for what the device has measured.
+        compress: a codec or `auto`.
+    """
+
+    deadline: float
+    uplink: float | None
+    compress: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The plan for one artefact.
+
+    Attributes:
+        path: of the artefact.
+        manifest: of it.
+        points: what was measured.
+        plan: made of it.
+        uplink: bytes a second that it was made for; 0 where not known.
+        joules: that the training of a round takes; None where the board does not tell.
+        estimated: `joules` is an estimate.
+    """
+
+    path: Path
+    manifest: Manifest
+    points: Sequence[Point]
+    plan: Plan
+    uplink: float
+    joules: float | None
+    estimated: bool
+
+
+def parse_rate(text: str) -> float:
+    """Bytes a second of for example `2Mbit/s` or `300kB/s`.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = _RATE.fullmatch(text)
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"--bandwidth {text}: write for example 2Mbit/s or 300kB/s")
+    return float(found[1]) * _SCALE[found[2]] / (8 if found[3] == "bit" else 1)
+
+
+def forecast(
+    home: Path, settings: DeviceSettings, artefacts: Sequence[Path], wishes: Wishes
+) -> list[Forecast]:
+    """Measure artefacts, by default the one that the device has, and plan a round with each.
+
+    Raises:
+        InputError: there is no artefact, or it or the device's data is wrong.
+        RunError: an artefact cannot be trained here.
+        TrainingError: nothing of one fits into the memory.
+    """
+    book, own = PaceBook(home / FILE), sorted((home / "artefacts").glob(f"*{SUFFIX}"))
+    paths = list(artefacts) or own
+    if not paths:
+        raise InputError("this device has no artefact yet; give one, which fedloom edge export makes")
+    task = load_task_light(settings.task)
+    for path in paths:
+        if (name := Artefact(path).manifest.name) != task.name:
+            raise InputError(f"{path} is for {name}, this device's task is {task.name}; give --task")
+    examples = len(read_shard(settings, task).train)
+    if not examples:
+        raise InputError("this device has no training example")
+    uplink = book.uplink if wishes.uplink is None else wishes.uplink
+    made = [_forecast(path, examples, uplink, settings.max_temperature_c, wishes) for path in paths]
+    for each in made:
+        if each.path in own:  # the next round need not measure
+            book.measured(each.path.stem, list(each.points))
+    return made
+
+
+def _forecast(path: Path, examples: int, uplink: float, hottest: float, wishes: Wishes) -> Forecast:
+    artefact = Artefact(path)
+    check(artefact)
+    manifest = artefact.manifest
+    training, memory = Training(**manifest.training), MEMORY_SHARE * available_memory()
+    began = time.monotonic()
+    with EnergyMeter() as meter:
+        points = measured(path, min(training.batch_size, examples), memory)
+    seconds, energy = time.monotonic() - began, meter.energy
+    pace = pace_of(points, uplink, hot=is_hot(hottest))
+    assert pace is not None  # there are points
+    limits = Limits(
+        training=training,
+        examples=examples,
+        seconds=wishes.deadline,
+        memory=memory,
+        sendings=sendings(initial_arrays(artefact), wishes.compress),
+    )
+    made = plan(pace, limits)
+    if energy is None:
+        return Forecast(path, manifest, points, made, uplink, None, estimated=False)
+    joules = energy.joules / seconds * made.train_seconds
+    return Forecast(path, manifest, points, made, uplink, joules, energy.estimated)
+
+
+def chosen(made: Sequence[Forecast]) -> Forecast | None:
+    """The first, in the order in which they were given, that does all that is asked for in time.
+
+    Without such a one, that which does the largest part of it; None where none fits.
+    """
+    fit = [each for each in made if each.plan.fits]
+    whole = [each for each in fit if each.plan.whole]
+    if whole:
+        return whole[0]
+    return max(fit, key=lambda each: each.plan.steps * each.plan.batch_size, default=None)
+
+
+def as_json(made: Sequence[Forecast]) -> str:
+    """Everything, for programs."""
+    best = chosen(made)
+    content: dict[str, Any] = {
+        "board": board().model,
+        "memory_available_bytes": available_memory(),
+        "temperature_c": temperature(),
+        "throttled": throttled(),
+        "uplink_bytes_per_second": made[0].uplink or None,
+        "chosen": str(best.path) if best else None,
+        "artefacts": [
+            {
+                "path": str(each.path),
+                "task": each.manifest.name,
+                "trainable": each.manifest.trainable,
+                "measured": [asdict(point) for point in each.points],
+                "plan": asdict(each.plan),
+                "joules": each.joules,
+                "joules_estimated": each.estimated if each.joules is not None else None,
+            }
+            for each in made
+        ],
+    }
+    return json.dumps(content, indent=1)
+
+
+def as_text(made: Sequence[Forecast], deadline: float) -> str:
+    """The same for people."""
+    here, degrees, slow = board(), temperature(), throttled()
+    heat = "temperature not known" if degrees is None else f"{degrees:.0f} °C"
+    lines = [
+        f"board        {here.model}, {here.cores} cores, {available_memory() / 1e6:.0f} MB available, {heat}"
+        + (", throttled" if slow else ""),
+        f"uplink       {_rate(made[0].uplink)}",
+        f"deadline     {deadline:g} s",
+    ]
+    for each in made:
+        lines += ["", *_lines(each)]
+    if len(made) > 1:
+        best = chosen(made)
+        lines += ["", f"best here    {best.path.name}" if best else "none of them fits this device"]
+    return "\n".join(lines)
+
+
+def _lines(each: Forecast) -> list[str]:
+    made = each.plan
+    points = "; ".join(
+        f"batch {p.batch}: {1e3 * p.seconds:.3g} ms a step, {p.bytes / 1e6:.0f} MB" for p in each.points
+    )
+    takes = f"{made.train_seconds:.3g} s of training"
+    if made.seconds is not None:
+        takes += f", {made.seconds - made.train_seconds:.2g} s of sending"
+    energy = "not known: the board does not tell"
+    if each.joules is not None:
+        energy = f"{each.joules:.3g} J a round ({'estimated' if each.estimated else 'measured'})"
+    return [
+        f"artefact     {each.path.name}: {each.manifest.name}, trains {each.manifest.trainable}",
+        f"measured     {points}",
+        *(f"plan         {reason}" for reason in made.reasons),
+        f"takes        {takes}, {made.memory / 1e6:.0f} MB{'' if made.fits else '; it does not fit'}",
+        f"energy       {energy}",
+    ]
+
+
+def _rate(uplink: float) -> str:
+    return f"{8 * uplink / 1e6:.3g} Mbit/s" if uplink else "not known: nothing was sent yet"

@@ -1,0 +1,84 @@
+"""What a run took in energy: by its devices' own figures, or by the meter of the machine that simulates."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fedloom_edge.energy import ESTIMATED, JOULES, WH, EnergyMeter
+from fedloom_server.store import ClientRound, Round, RunStore
+
+EVENT = "energy"
+"""Kind of a round's event: joules, whether some of them are estimated, and of how many devices."""
+_FACT = "energy"
+
+
+def of_devices(rows: Iterable[ClientRound]) -> dict[str, Any]:
+    """A round's energy by what clients told of their works; empty where none did."""
+    told = [row for row in rows if _sane(row.metrics.get(JOULES))]
+    if not told:
+        return {}
+    return {
+        "joules": sum(float(row.metrics[JOULES]) for row in told),
+        "estimated": any(row.metrics.get(ESTIMATED) for row in told),
+        "devices": len({row.client for row in told}),
+    }
+
+
+@contextmanager
+def of_machine(store: RunStore) -> Iterator[None]:
+    """Add what this machine takes meanwhile to the run's facts; nothing where it does not tell."""
+    before: Mapping[str, Any] = store.facts().get(_FACT) or {}
+    meter = EnergyMeter()
+    try:
+        with meter:
+            yield
+    finally:
+        if meter.energy is not None:
+            joules = before.get("joules", 0.0) + meter.energy.joules
+            estimated = bool(before.get("estimated")) or meter.energy.estimated
+            store.set_facts({_FACT: {"joules": joules, "estimated": estimated}})
+
+
+def rounds_wh(store: RunStore) -> dict[int, float]:
+    """Watt-hours of each round whose devices told theirs."""
+    return {event["round"]: event["data"]["joules"] / WH for event in store.events(EVENT)}
+
+
+def run_energy(store: RunStore) -> dict[str, Any]:
+    """`energy_wh`, whether some of it is estimated, and what a point of accuracy took; None where unknown.
+
+    A point is a hundredth of accuracy above that of the initial model (round 0) on the test set.
+    """
+    entries = [event["data"] for event in store.events(EVENT)]
+    if (machine := store.facts().get(_FACT)) is not None:
+        entries = [machine]  # whose processes the devices are
+    if not entries:
+        return {"energy_wh": None, "energy_estimated": None, "wh_per_accuracy_point": None}
+    wh = sum(entry["joules"] for entry in entries) / WH
+    points = _points(store.rounds()) if store.facts()["metric"] == "accuracy" else None
+    return {
+        "energy_wh": wh,
+        "energy_estimated": any(entry["estimated"] for entry in entries),
+        "wh_per_accuracy_point": wh / points if points else None,
+    }
+
+
+def energy_text(energy: Mapping[str, Any]) -> str:
+    """A line of `run_energy` for people."""
+    if energy["energy_wh"] is None:
+        return "energy: not known; no device told it, and this machine has no meter that may be read"
+    how = " (estimated by the boards' published power)" if energy["energy_estimated"] else " (measured)"
+    each = energy["wh_per_accuracy_point"]
+    tail = f", {each:.3g} Wh a point of accuracy" if each is not None else ""
+    return f"energy: {energy['energy_wh']:.3g} Wh{how}{tail}"
+
+
+def _points(rounds: Sequence[Round]) -> float | None:
+    """Hundredths of accuracy that the run gained; None where it gained nothing."""
+    measured = [entry.metric for entry in rounds if entry.metric is not None]
+    gained = 100 * (measured[-1] - measured[0]) if len(measured) > 1 else 0.0
+    return gained if gained > 0 else None
+
+
+def _sane(joules: Any) -> bool:
+    return isinstance(joules, int | float) and 0 <= joules < 1e12
