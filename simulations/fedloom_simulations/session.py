@@ -25,7 +25,7 @@ from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.privacy.mechanisms import Mechanisms
-from fedloom_server.privacy.options import check_private_model, run_warnings
+from fedloom_server.privacy.options import run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
@@ -52,7 +52,6 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     """
     _keep_memory()
     trainer = TorchTrainer(setup.plan.task)
-    check_private_model(setup.strategy, trainer.statistics)
     trainer.check_private(setup.plan.training)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
