@@ -12,7 +12,6 @@ from fedloom_edge.arrays import Arrays
 from fedloom_simulations.cohort import Cohort, Job, Phase, allocate
 
 BACKENDS = ("auto", "torch", "vmap")
-_ENOUGH = 5  # clients that fit the processor's caches together, from which stacking was measured to pay
 _TOLERANCE = 0.01  # of an update's length after a few steps of plain SGD; rounding makes some 1e-5
 _STEPS = 2
 
@@ -42,12 +41,10 @@ def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
         return Choice("torch", "DP-SGD takes a client's examples together, not clients")
     if len(clients) < 2:
         return Choice("torch", "there is one client")
-    fitting = cohort.largest_chunk(phase)
-    if wanted == "auto" and fitting < _ENOUGH:
-        return Choice("torch", f"{fitting} clients of this model fill the processor's caches")
-    return _checked(
-        cohort, phase, clients, "as asked for" if wanted == "vmap" else f"{fitting} fit the caches"
-    )
+    room = cohort.room(phase)
+    if wanted == "auto" and not room.pays:
+        return Choice("torch", room.reason)
+    return _checked(cohort, phase, clients, "as asked for" if wanted == "vmap" else room.reason)
 
 
 def _checked(cohort: Cohort, phase: Phase, clients: Job, reason: str) -> Choice:

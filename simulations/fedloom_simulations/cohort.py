@@ -19,7 +19,7 @@ from fedloom_edge.errors import FedloomError
 from fedloom_simulations.vectorised.evaluating import evaluate_stacked
 from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
 from fedloom_simulations.vectorised.schedule import chunks
-from fedloom_simulations.vectorised.size import clients_that_fit
+from fedloom_simulations.vectorised.size import Room, room_for
 
 Allocate = Callable[[Arrays, int], Arrays]
 """(arrays of one client, K) -> room for those of K clients, (K, ...) each."""
@@ -73,7 +73,7 @@ class Cohort:
         self.troubles: list[str] = []
         self._parts: dict[int, tuple[Indices, Indices]] = {}
         self._prepared: tuple[str, Samples] | None = None
-        self._largest: dict[int, int] = {}
+        self._rooms: dict[int, Room] = {}
 
     def plan(self, phase: Phase, clients: Job) -> list[Job]:
         """Cut a phase into jobs. It depends on the phase alone, and so do results."""
@@ -82,7 +82,7 @@ class Cohort:
         if not phase.stacked:
             return [[client] for client in clients]
         examples = [len(self.parts(client)[0]) for client, _ in clients]
-        most = self.largest_chunk(phase)
+        most = self.room(phase).clients
         return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
 
     def prepare(self, phase: Phase) -> None:
@@ -126,20 +126,20 @@ class Cohort:
             found = self._parts[client] = self.shards.parts(client)
         return found
 
-    def largest_chunk(self, phase: Phase) -> int:
-        """How many clients are stacked at most."""
+    def room(self, phase: Phase) -> Room:
+        """How many clients are stacked at most, and whether that pays."""
         assert phase.training is not None
         size = phase.training.batch_size
-        if size not in self._largest:
+        if size not in self._rooms:
             try:
                 with reproducible(0):
                     model = self.trainer.module(phase.arrays)
                     rows = self._fetch(phase.constants)
                     x, _ = rows(np.arange(min(size, len(self.shards.samples))))
-                    self._largest[size] = clients_that_fit(model, x)
-            except Exception:  # noqa: BLE001  (a user's model may raise anything; each client will say it)
-                self._largest[size] = 1
-        return self._largest[size]
+                    self._rooms[size] = room_for(model, x)
+            except Exception as error:  # noqa: BLE001  (a user's model may raise anything; each client will say it)
+                self._rooms[size] = Room(1, False, f"the model could not be tried: {error}".splitlines()[0])
+        return self._rooms[size]
 
     def _train_stacked(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
         """Rows of the clients that trained together; None for those that must be looked at alone."""

@@ -101,23 +101,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `fedloom simulate`; returns the exit code."""
-    from fedloom_simulations.setup import prepare_run
+    from fedloom_simulations.collector import settling
 
-    setup = prepare_run(arguments)
+    with settling():
+        from fedloom_simulations.session import run_session
+        from fedloom_simulations.setup import prepare_run
+
+        setup = prepare_run(arguments)
     if arguments.show_partition:
         from fedloom_simulations.show_partition import show_partition
 
         return show_partition(setup, arguments.out)
-    from fedloom_simulations.session import run_session
-
     return run_session(setup)
 
 
 def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
     """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
-    from fedloom_server.resume import restored_arguments
-    from fedloom_simulations.session import run_session
-    from fedloom_simulations.setup import prepare_run
+    from fedloom_simulations.collector import settling
 
-    options = restored_arguments(add_arguments, folder, arguments)
-    return run_session(prepare_run(options, resume=True), resume=True)
+    with settling():
+        from fedloom_server.resume import restored_arguments
+        from fedloom_simulations.session import run_session
+        from fedloom_simulations.setup import prepare_run
+
+        setup = prepare_run(restored_arguments(add_arguments, folder, arguments), resume=True)
+    return run_session(setup, resume=True)

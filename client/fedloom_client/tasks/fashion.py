@@ -37,12 +37,19 @@ def data(folder: Path | None) -> Data:
     folder = folder or DEBIAN
     train, test = (
         ArraySamples(
-            read_idx(folder, f"{part}-images-idx3-ubyte")[:, np.newaxis].astype(np.float32) / 255,
+            _pixels(read_idx(folder, f"{part}-images-idx3-ubyte")),
             read_idx(folder, f"{part}-labels-idx1-ubyte").astype(np.int64),
         )
         for part in ("train", "t10k")
     )
     return Data(train, test, class_names=CLASSES)
+
+
+def _pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, 28, 28) as (N, 1, 28, 28) in [0, 1], in place: a copy of all images takes half a second."""
+    x = images[:, np.newaxis].astype(np.float32)
+    x /= 255
+    return x
 
 
 def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
@@ -60,7 +67,7 @@ def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         content = b""
     rank = content[3] if content[:3] == b"\x00\x00\x08" else 0
     shape = np.frombuffer(content[4 : 4 + 4 * rank], ">u4").astype(int)
-    values = np.frombuffer(content[4 + 4 * rank :], np.uint8)
+    values = np.frombuffer(memoryview(content)[4 + 4 * rank :], np.uint8)
     if rank == 0 or len(shape) != rank or values.size != shape.prod():
         raise DataError(f"{plain}(.gz) is no complete idx file of bytes; get it again")
     return values.reshape(shape)

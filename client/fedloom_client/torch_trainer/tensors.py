@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedloom_client.samples import Indices, Samples
+from fedloom_client.samples import ArraySamples, Indices, Samples
 from fedloom_edge.errors import DataError
 
 Pair = tuple[Tensor, Tensor]
@@ -32,7 +32,7 @@ class TensorCache:
         if (pair := self._kept.get(id(samples))) is None:
             if not self._fits(samples):
                 return lambda indices: self._convert(samples, indices)
-            pair = self._convert(samples, np.arange(len(samples)))
+            pair = self._whole(samples)
             with suppress(TypeError):  # an object that nothing can refer to weakly is converted anew
                 weakref.finalize(samples, self._kept.pop, id(samples), None)
                 self._kept[id(samples)] = pair
@@ -48,6 +48,13 @@ class TensorCache:
         kept = sum(x.nbytes + y.nbytes for x, y in self._kept.values())
         x, y = self._convert(samples, np.arange(1))
         return kept + len(samples) * (x.nbytes + y.nbytes) <= _KEPT_BYTES
+
+    def _whole(self, samples: Samples) -> Pair:
+        """All of the samples, in their own memory where it can be used: copies of much data take seconds."""
+        if isinstance(samples, ArraySamples) and samples.x.dtype.kind in "fiub":
+            kind = np.float32 if samples.x.dtype.kind == "f" else np.int64
+            return _view(samples.x, kind), _view(samples.y, self._target_type)
+        return self._convert(samples, np.arange(len(samples)))
 
     def _convert(self, samples: Samples, indices: Indices) -> Pair:
         x, y = samples.take(indices)
@@ -65,6 +72,12 @@ def input_tensor(x: NDArray[Any]) -> Tensor:
             f"inputs of dtype {x.dtype} are no numbers; give the task a preprocess, e.g. Vocabulary"
         )
     return _tensor(x, np.float32 if x.dtype.kind == "f" else np.int64)
+
+
+def _view(array: NDArray[Any], dtype: type[np.generic]) -> Tensor:
+    """Like `_tensor`, of an array that nobody changes."""
+    usable = array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable
+    return torch.from_numpy(array) if usable else _tensor(array, dtype)
 
 
 def _tensor(array: NDArray[Any], dtype: type[np.generic]) -> Tensor:

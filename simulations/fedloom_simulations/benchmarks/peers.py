@@ -172,9 +172,12 @@ def pooled(workload: Workload) -> Clock:
 
 def fedloom(workload: Workload, backend: str) -> Clock:
     """`fedloom simulate` in one process."""
-    from fedloom_simulations.session import run_session
-    from fedloom_simulations.setup import prepare_run
+    from fedloom_simulations.collector import settling
     from fedloom_simulations.simulate import add_arguments
+
+    with settling():
+        from fedloom_simulations.session import run_session
+        from fedloom_simulations.setup import prepare_run
 
     parser, clock = argparse.ArgumentParser(), Clock()
     add_arguments(parser)

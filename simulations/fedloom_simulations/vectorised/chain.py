@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedloom_simulations.vectorised.by_client import each_client, run_length, worth
 from fedloom_simulations.vectorised.convolution import convolve
 from fedloom_simulations.vectorised.lifting import Stack
 from fedloom_simulations.vectorised.mode import drop
@@ -28,6 +29,8 @@ class Chain:
 
     def __init__(self, layers: list[tuple[nn.Module, Form, dict[str, str]]]) -> None:
         self._layers = layers
+        modules = [layer for layer, *_ in layers]
+        self._runs = [run_length(modules[place:]) for place in range(len(modules))]
         self.turned = frozenset(names["weight"] for layer, _, names in layers if type(layer) is nn.Linear)
 
     @classmethod
@@ -49,10 +52,24 @@ class Chain:
             layers.append((layer, form, {name: prefix + name for name in own}))
         return cls(layers)
 
+    def works_apart(self, x: Tensor) -> bool:
+        """Whether the first layers work on each client by itself, for one client's inputs x (B, ...)."""
+        run = self._layers[: self._runs[0]] if self._layers else []
+        return bool(run) and x.ndim == 4 and worth([(layer, names) for layer, _, names in run], x[None])
+
     def __call__(self, values: Mapping[str, Tensor], x: Tensor, stack: Stack) -> Tensor:
         """Outputs (K, B, ...) for inputs (K, B, ...); `values` are all of the model's by full name."""
-        for layer, form, names in self._layers:
+        place = 0
+        while place < len(self._layers):
+            run = self._layers[place : place + self._runs[place]]
+            parts = [(layer, names) for layer, _, names in run]
+            if parts and x.ndim == 5 and worth(parts, x):
+                x = each_client(parts, values, x, stack)
+                place += len(parts)
+                continue
+            layer, form, names = self._layers[place]
             x = form(layer, {own: values[name] for own, name in names.items()}, x, stack)
+            place += 1
         return x
 
 

@@ -62,6 +62,19 @@ def test_training_does_not_touch_the_callers_generator_threads_or_arrays(make, s
     assert arrays_sha256(update.arrays) == kept
 
 
+@pytest.mark.parametrize("writeable", [True, False])
+def test_samples_in_memory_stay_as_they_are_whatever_a_model_does_to_its_inputs(make, writeable):
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    kept = x.copy()
+    x.flags.writeable = writeable
+    base = ArraySamples(x, np.arange(40) % 3)
+    trainer = make(lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)))
+    start = trainer.initial_arrays(0)
+    trainer.fit(start, Shard(base, base), Assignment(training=Training(), seed=1))
+    trainer.evaluate(start, base)
+    assert np.array_equal(x, kept)
+
+
 def test_initial_arrays_are_drawn_from_the_seed(make):
     trainer = make(deep)
     assert arrays_sha256(trainer.initial_arrays(1)) == arrays_sha256(trainer.initial_arrays(1))

@@ -149,6 +149,34 @@ def test_layers_train_the_same(model, shape):
     assert_equal(*both(make(model), samples(shape, 60), epochs=2))
 
 
+def wide(channels):
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=4),
+        nn.AvgPool2d(2),
+        nn.Conv2d(32, 48, 1),
+        nn.BatchNorm2d(48, affine=False, track_running_stats=False),
+        nn.GELU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Flatten(),
+        nn.Linear(48 * 4 * 4, 3),
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 1, "steps": 3}])
+def test_large_convolutions_are_left_to_each_client_and_train_the_same(channels, settings):
+    base = samples((channels, 32, 32), sum(UNEQUAL))
+    given, training = base.x.copy(), {"optimizer": "momentum", "momentum": 0.5} | settings
+    model = wide(channels)
+    assert Chain.of(model).works_apart(torch.zeros(8, channels, 32, 32))
+    model[1].weight.requires_grad_(False)
+    assert_equal(*both(make(lambda: model), base, **training))
+    assert np.array_equal(base.x, given)
+
+
 def test_weights_that_two_layers_share_stay_shared():
     class Shared(nn.Module):
         def __init__(self):
