@@ -18,7 +18,7 @@ from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.update_privacy import CLIPPED, PREFIX, UpdatePrivacy
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import AUTO, Compression, parse_codec, settle, signed
+from fedloom_edge.compression import AUTO, Compression, codec_of_round, parse_codec, settle, signed
 
 COMPRESS = "compress"
 RUN = "run"
@@ -53,6 +53,12 @@ class Orders:
     def __post_init__(self) -> None:
         if self.compress not in ("", AUTO):
             parse_codec(self.compress)
+
+    def at_round(self, number: int) -> Self:
+        """The orders of one round."""
+        if self.compress in ("", AUTO):
+            return self
+        return replace(self, compress=codec_of_round(self.compress, number))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

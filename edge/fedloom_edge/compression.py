@@ -100,6 +100,8 @@ class Int8:
 class TopK:
     """The elements of largest magnitude, over the whole model (Aji & Heafield, 2017; Stich et al., 2018).
 
+    Values are sent as halves; what that rounds away is kept like the rest.
+
     Attributes:
         share: of the elements, in (0, 1].
     """
@@ -112,7 +114,7 @@ class TopK:
         kept = self._kept(flat.size)
         places = np.sort(np.argpartition(np.abs(flat), flat.size - kept)[flat.size - kept :])
         gaps = np.diff(places, prepend=0).astype("<u4")
-        return gaps.tobytes() + flat[places].astype("<f4").tobytes(), {}
+        return gaps.tobytes() + np.clip(flat[places], -65504, 65504).astype("<f2").tobytes(), {}
 
     def decode(self, data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
         """Zeros but for the kept places.
@@ -127,12 +129,12 @@ class TopK:
         if kept and (places[-1] >= count or (gaps[1:] == 0).any()):
             raise CompressionError("topk: a place is out of range or stands twice")
         flat = np.zeros(count, np.float32)
-        flat[places] = np.frombuffer(data, "<f4", kept, offset=4 * kept)
+        flat[places] = np.frombuffer(data, "<f2", kept, offset=4 * kept)
         return _shaped(flat, shapes)
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """8 bytes a kept element."""
-        return 8 * self._kept(_count(shapes))
+        """6 bytes a kept element."""
+        return 6 * self._kept(_count(shapes))
 
     def _kept(self, count: int) -> int:
         return min(max(round(self.share * count), 1), count)
@@ -265,6 +267,16 @@ def read_signed(encoded: Arrays) -> tuple[str, Arrays]:
     if name != PAYLOAD or codec not in AUTO_CODECS or len(encoded) != 1:
         raise CompressionError(f"{sorted(encoded)[:3]} is no update of {', '.join(AUTO_CODECS)}")
     return codec, {PAYLOAD: encoded[f"{PAYLOAD}:{codec}"]}
+
+
+def codec_of_round(text: str, number: int) -> str:
+    """What `--compress` names, for one round: topk begins denser.
+
+    Lin, Han, Mao, Wang & Dally (2018), "Deep gradient compression", section 3.3: a quarter of the
+    elements in round 1, and a quarter of that in each one after, down to the share that was asked for.
+    """
+    codec = parse_codec(text)
+    return f"topk:{max(codec.share, 0.25**number)!r}" if isinstance(codec, TopK) else text
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class TrainingIntake:
     ) -> None:
         self._run, self._opened, self._updates, self._suspects = run, opened, updates, suspects
         self._guard = Guard(run.arrays, ("train-loss",), run.declared)
-        self._decoder = Decoder(run.plan.orders, run.arrays, run.trainer.statistics)
+        self._decoder = Decoder(run.plan.orders.at_round(opened.number), run.arrays, run.trainer.statistics)
 
     def one(self, client: int, reply: Message, size: int) -> Finding:
         """Judge an update of `size` bytes and keep it if it is good."""

@@ -149,7 +149,7 @@ def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str
     run.roster.left_out = _left_out(run, opened)
     trained, _ = split_statistics(to_record(run.arrays), statistics)
     settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
-    orders = run.plan.orders.to_config()
+    orders = run.plan.orders.at_round(opened.number).to_config()
     config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
     messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
     if not isinstance(run.strategy, PrivateMean):  # there everybody takes part by a coin of its own

@@ -64,8 +64,9 @@ DEVICES: Table = {
     "strategy": SIMULATE["strategy"],
     "privacy": SIMULATE["privacy"],
     "samples": SIMULATE["samples"],
-    "compression": SIMULATE["compression"],
+    "compression": {**SIMULATE["compression"], "auto": ("--compress", "auto")},
     "summation": SIMULATE["summation"],
+    "planning": {NOTHING: (), "plan": ("--plan",)},
     "trainer": {name: ("--trainer", name) for name in ("torch", "onnx")},
 }
 Cell = Mapping[str, str]

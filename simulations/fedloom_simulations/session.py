@@ -52,7 +52,7 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     """
     _keep_memory()
     trainer = TorchTrainer(setup.plan.task)
-    check_private_model(setup.strategy, setup.plan.training, trainer.statistics)
+    check_private_model(setup.strategy, trainer.statistics)
     trainer.check_private(setup.plan.training)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:

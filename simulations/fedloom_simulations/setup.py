@@ -26,7 +26,7 @@ from fedloom_server.early_stop import EarlyStop
 from fedloom_server.federation import Plan, Watcher
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
-from fedloom_server.privacy.options import guard_settings
+from fedloom_server.privacy.options import check_private_training, guard_settings
 from fedloom_server.resume import kept_arguments
 from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store import DATABASE
@@ -110,6 +110,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
     refuse_combinations(arguments, strategy, training, attack, faults, resume=resume)
+    check_private_training(strategy, training)
     secure = secure_settings(arguments, settings, strategy, clients)
     privacy = Budget.parse(arguments.privacy) if arguments.privacy else None
     if not resume:

@@ -13,6 +13,7 @@ from fedloom_edge.compression import (
     PAYLOAD,
     Compression,
     CompressionError,
+    codec_of_round,
     parse_codec,
     read_signed,
     settle,
@@ -97,6 +98,14 @@ def test_a_codec_sends_no_more_than_it_promises(codec, share):
     assert encoded[PAYLOAD].nbytes <= share * trained["w"].nbytes
 
 
+def test_topk_begins_dense_and_is_what_was_asked_for_from_the_fourth_round_on():
+    shares = [parse_codec(codec_of_round("topk:0.01", number)).share for number in range(1, 7)]
+    assert shares == [0.25, 0.0625, 0.015625, 0.01, 0.01, 0.01]
+    assert codec_of_round("topk:0.5", 1) == "topk:0.5"
+    assert codec_of_round("int8", 1) == "int8"
+    assert codec_of_round("lowrank:4", 2) == "lowrank:4"
+
+
 def test_a_matrix_of_low_rank_is_sent_without_loss():
     rng = np.random.default_rng(0)
     origin = {"w": np.zeros((40, 60), np.float32)}
@@ -152,7 +161,7 @@ def test_a_damaged_payload_is_refused_or_gives_arrays_of_the_right_shapes(codec,
 def test_topk_refuses_places_outside_the_model_and_twice():
     origin = {"w": np.zeros(100, np.float32)}
     for gaps in ([99, 1], [5, 0], [2**32 - 1, 1]):
-        raw = np.array(gaps, "<u4").tobytes() + bytes(8)
+        raw = np.array(gaps, "<u4").tobytes() + bytes(4)
         with pytest.raises(CompressionError, match="place"):
             make("topk:0.02").decode(payload(zstandard.ZstdCompressor().compress(raw)), origin)
 

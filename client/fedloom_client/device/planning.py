@@ -59,7 +59,7 @@ class Planner:
         made = self._plan(assignment.training, node, until, given.arrays, orders)
         asked = assignment
         if made is not None and orders.plan:
-            assignment = applied(made, assignment)
+            assignment = applied(made, assignment, several=orders.algorithm is not None)
         self._make_room(node, assignment.training.batch_size)
         began = time.perf_counter()
         update, memory = train(node, given, assignment, orders, made.compress if made else "")
@@ -175,14 +175,15 @@ def _changing(node: Node, arrays: Arrays) -> Arrays:
     return {name: array for name, array in arrays.items() if name in trained}
 
 
-def applied(made: Plan, assignment: Assignment) -> Assignment:
+def applied(made: Plan, assignment: Assignment, *, several: bool = False) -> Assignment:
     """The assignment with a plan's batch size, that ends after the plan's steps.
 
     An update of fewer steps than the run asks for counts the examples that it saw, as any partial work.
+    An algorithm's client half may train `several` models: then each ends so, and the update counts whole.
     """
     asked, over = assignment.training, assignment.enough
-    if made.whole:
-        steps = made.steps if asked.steps else 0
+    if made.whole or several:
+        steps = made.steps if asked.steps or not made.whole else 0
         return replace(assignment, training=replace(asked, batch_size=made.batch_size, steps=steps))
     taken = 0
 

@@ -48,7 +48,12 @@ from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
-from fedloom_server.privacy.options import check_private_model, guard_settings, run_warnings
+from fedloom_server.privacy.options import (
+    check_private_model,
+    check_private_training,
+    guard_settings,
+    run_warnings,
+)
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
@@ -341,6 +346,12 @@ def _enlisted(store: RunStore) -> list[str]:
 
 def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) -> None:
     """What can be known of a private run before devices have told how much data they have."""
+    check_private_training(strategy, plan.training)
+    if plan.training.dp_noise and options.plan:
+        raise InputError(
+            "--plan lets a device choose its batch size, by which training.dp_noise is accounted for; leave "
+            "one out"
+        )
     if plan.training.dp_noise and options.local and options.trainer == "onnx":
         raise InputError(
             "--trainer onnx: training.dp_noise needs torch, for the gradients of single examples"
@@ -348,7 +359,7 @@ def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) 
     mechanisms = Mechanisms.of(strategy, plan.training)
     check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])
     trainer = TorchTrainer(plan.task)
-    check_private_model(strategy, plan.training, trainer.statistics)
+    check_private_model(strategy, trainer.statistics)
     trainer.check_private(plan.training)
     for warning in run_warnings(plan, strategy):
         sys.stderr.write(f"fedloom: {warning}\n")

@@ -38,21 +38,29 @@ def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSetti
     return override(settings, {"norms": "accept"}, "guard")
 
 
-def check_private_model(strategy: Strategy, training: Training, statistics: frozenset[str]) -> None:
+def check_private_training(strategy: Strategy, training: Training) -> None:
+    """Refuse private steps in an algorithm that trains more than the accountant knows of.
+
+    Raises:
+        InputError: it does.
+    """
+    if training.dp_noise and isinstance(strategy, Composed):
+        raise InputError(
+            "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
+            "measure more; use fedavg or another of Flower's strategies"
+        )
+
+
+def check_private_model(strategy: Strategy, statistics: frozenset[str]) -> None:
     """Refuse what a mechanism cannot protect; `statistics` are the model's measured arrays.
 
     Raises:
-        InputError: batch norm, or an algorithm that trains more than the accountant knows of.
+        InputError: batch norm under a server optimiser.
     """
     if isinstance(strategy, PrivateMean) and is_server_optimizer(strategy) and statistics:
         raise InputError(
             f"the model has batch norm ({min(statistics)}), whose statistics a server optimiser leaves to a "
             "mean without noise; use dp-server-fixed:fedavg, or GroupNorm"
-        )
-    if training.dp_noise and isinstance(strategy, Composed):
-        raise InputError(
-            "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
-            "measure more; use fedavg or another of Flower's strategies"
         )
 
 

@@ -67,6 +67,8 @@ class AddOne:
 
 def working(home, learner=None):
     """A worker as a device has it."""
+    if isinstance(learner, NodeWorker):
+        return learner
     return NodeWorker(learner or AddOne(), Memory(home / "memory"))
 
 

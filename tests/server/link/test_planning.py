@@ -1,6 +1,9 @@
 """A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
 
+import contextlib
 import math
+import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -14,10 +17,11 @@ from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.device.pace import PaceBook, Point
-from fedloom_client.device.planning import Planner, measured
+from fedloom_client.device.planning import Planner, applied, measured
 from fedloom_client.device.workshop import Watch
 from fedloom_client.node import Node
 from fedloom_client.orders import RUN, Given, Orders
+from fedloom_client.planner.plan import Limits, Pace, plan
 from fedloom_client.records import from_record, to_record
 from fedloom_client.trainer import Assignment
 from fedloom_client.wire import settings
@@ -67,9 +71,9 @@ class Device:
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
-    plan = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
+    job = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
     strategy = make_strategy("fedavg", {}, clients=1, lr=0.05)
-    path, why = run_artefact(plan, strategy, DATA, tmp_path_factory.mktemp("run"))
+    path, why = run_artefact(job, strategy, DATA, tmp_path_factory.mktemp("run"))
     assert path, why
     return path
 
@@ -99,6 +103,13 @@ def test_a_slow_device_plans_fewer_steps_and_its_update_counts_what_it_saw(devic
     assert warning.startswith("plan: 3 of 16 steps: 7.6")
     (point,) = device.book.points(device.key)
     assert point.seconds < 2  # it was faster than thought
+
+
+def test_an_algorithm_that_trains_two_models_ends_each_after_the_plans_steps():
+    made = plan(Pace(step=1, example=0), Limits(training=TRAINING, examples=64, seconds=8.5))
+    assert (made.steps, made.whole) == (6, False)
+    planned = applied(made, Assignment(training=TRAINING, seed=1), several=True)
+    assert (planned.training.steps, planned.enough) == (6, None)
 
 
 @pytest.fixture
@@ -199,3 +210,55 @@ def test_an_upload_tells_the_agent_its_bandwidth(site):
     ((size, seconds),) = told
     assert size == 4004
     assert seconds > 0
+
+
+class ThinLine:
+    """A TCP proxy to `port` that lets so many bytes a second up, and any down."""
+
+    def __init__(self, port, rate):
+        self.to, self.rate = port, rate
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near = self.server.accept()[0]
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                far = socket.create_connection(("127.0.0.1", self.to))
+                for source, sink, rate in ((near, far, self.rate), (far, near, math.inf)):
+                    threading.Thread(target=self.pump, args=(source, sink, rate), daemon=True).start()
+
+    def pump(self, source, sink, rate):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2048):
+                sink.sendall(data)
+                time.sleep(len(data) / rate)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.server.close()
+
+
+def test_over_a_thin_line_the_second_update_is_compressed(site, device, tmp_path):
+    line = ThinLine(site.port, rate=5000)
+    worker = NodeWorker(device.node, Memory(tmp_path / "memory"), None, device.planner)
+    site.agent("a", worker, port=line.port, sent=device.book.sent)
+    site.grid.gather(1, 20)
+    settings = {**TRAINING.to_config(), "compress": "auto"}
+    sizes = []
+    for number in (1, 2):
+        asked = questions(site.grid, arrays=device.arrays, number=number, **settings)
+        (reply,) = site.grid.send_and_receive(asked)
+        arrays = from_record(reply.content.array_records["arrays"])
+        sizes.append(sum(array.nbytes for array in arrays.values()))
+        if number == 1:
+            assert arrays.keys() == device.arrays.keys()
+            until(lambda: device.book.uplink)
+    assert list(arrays) != list(device.arrays)
+    assert sizes[1] < sizes[0] / 3
+    assert 0 < device.book.uplink < 20_000
+    line.close()

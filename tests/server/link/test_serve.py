@@ -221,6 +221,7 @@ def test_agents_end_with_a_coordinator_that_is_killed(tmp_path, task):
         (("digits", "--listen", "here"), "--listen here: write HOST:PORT"),
         (("digits", "--fleet", "/nowhere"), "make one with fedloom fleet init"),
         (("digits", "--local", "2", *DPSGD), "mixes the examples of a batch"),
+        (("mnist", *DPSGD, "--local", "2", "--plan"), "--plan lets a device choose its batch size"),
         (("mnist", *DPSGD, "--local", "2", "--trainer", "onnx"), "training.dp_noise needs torch"),
         (("digits", "--local", "2", "--privacy", "epsilon=3"), "needs noise to account for"),
         (
