@@ -41,6 +41,7 @@ from fedloom_server.reputation import Reputation
 from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
 from fedloom_server.secure.settings import SecureSettings
 from fedloom_server.store import ClientRow, Round, RunStore
+from fedloom_server.strategies import is_server_optimizer
 from fedloom_server.strategy_state import require_codec, restore_state, state_of
 
 _LISTED = 100_000  # clients that are written into the store before anything is known of them
@@ -168,6 +169,8 @@ class Federation:
         saved = self.checkpoints.newest()
         if isinstance(self.strategy, PrivateMean):
             self.strategy.key = derive_seed(self.plan.seed, "privacy")
+            if is_server_optimizer(self.strategy.strategy):
+                self.strategy.statistics = self.trainer.statistics
         if self.privacy is not None:
             self.privacy.begin(self.strategy, self.declared, saved is not None)
         opened: OpenRound | None = None

@@ -97,6 +97,8 @@ def default_options(name: str) -> dict[str, Any]:
 
 def is_server_optimizer(strategy: Strategy) -> bool:
     """Whether the strategy takes an optimiser's step on the mean update (Reddi et al., 2021), or the like."""
+    if isinstance(strategy, PrivateMean):
+        return False  # measured arrays get their noise too, and a mean of their own, in there
     inner: Any = getattr(strategy, "strategy", strategy)
     if isinstance(inner, Composed):
         return not inner.algorithm.sees_statistics

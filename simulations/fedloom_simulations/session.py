@@ -25,11 +25,11 @@ from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.privacy.mechanisms import Mechanisms
-from fedloom_server.privacy.options import check_private_model, run_warnings
+from fedloom_server.privacy.options import run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
-from fedloom_server.store import RunStore
+from fedloom_server.store import Round, RunStore
 from fedloom_server.tensorboard import TensorBoardLog
 from fedloom_simulations.attacks import POISONS, AttackedGrid
 from fedloom_simulations.faults import FaultyGrid
@@ -52,7 +52,6 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
     """
     _keep_memory()
     trainer = TorchTrainer(setup.plan.task)
-    check_private_model(setup.strategy, trainer.statistics)
     trainer.check_private(setup.plan.training)
     _check_space(setup.out, sum(array.nbytes for array in trainer.initial_arrays(0).values()))
     try:
@@ -66,11 +65,12 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
                 sys.stdout.flush()
             for warning in run_warnings(setup.plan, setup.strategy):
                 sys.stderr.write(f"fedloom: {warning}\n")
-            status, reason, code = _train(setup, trainer, store)
+            first = _FirstRound()
+            status, reason, code = _train(setup, trainer, store, first)
             store.event(status, reason=reason)
             store.set_facts({"status": status, "reason": reason})
             result = finish_run(store, setup.plan.task, setup.shards.data)
-            _say(setup, result)
+            _say(setup, result, first.seconds)
             if setup.dashboard and code == 0:
                 linger()
     except (OSError, sqlite3.OperationalError) as error:
@@ -83,6 +83,20 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             f"go on with: fedloom resume {setup.out}\n"
         )
     return code
+
+
+class _FirstRound:
+    """A watcher of the round loop: seconds from the command's start to the end of its first round."""
+
+    seconds: float | None = None
+
+    def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, entry: Round) -> None:
+        """Round 0 is start-up."""
+        if entry.number and self.seconds is None:
+            self.seconds = time.perf_counter() - STARTED
 
 
 def _keep_memory() -> None:
@@ -135,7 +149,9 @@ def _task_sha256(reference: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" else None
 
 
-def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, str, int]:
+def _train(
+    setup: Setup, trainer: TorchTrainer, store: RunStore, first: "_FirstRound"
+) -> tuple[str, str, int]:
     """Run the rounds; returns status, reason and exit code."""
     with ExitStack() as stack:
         board = TensorBoardLog(setup.out)
@@ -147,7 +163,7 @@ def _train(setup: Setup, trainer: TorchTrainer, store: RunStore) -> tuple[str, s
             trainer,
             setup.shards.data.test,
             store,
-            [table, board, ProgressFacts(store), *setup.watchers],
+            [table, board, ProgressFacts(store), first, *setup.watchers],
             setup.shards.labels_of,
         )
         stack.enter_context(of_machine(store))
@@ -234,11 +250,14 @@ def _check_space(out: Path, model_bytes: int) -> None:
         )
 
 
-def _say(setup: Setup, result: Mapping[str, Any]) -> None:
+def _say(setup: Setup, result: Mapping[str, Any], first_round: float | None) -> None:
     metric = setup.plan.task.metric
     lines = list(said_of(result))
     if result["final"]:
         lines.append(f"{metric} on the held-out test set: {result['final'][metric]:.4f}")
     lines += [f"  against {name}: {value:.4f}" for name, value in result["baselines"].items()]
+    if first_round is not None:
+        ready = result["startup_seconds"]
+        lines.append(f"ready after {ready:.1f} s, first round done after {first_round:.1f} s")
     lines.append(f"{setup.out}: result.json, run.db, model.safetensors, model.onnx, report.png, tensorboard/")
     sys.stdout.write("\n".join(lines) + "\n")

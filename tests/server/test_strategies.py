@@ -49,7 +49,8 @@ def test_a_wrapper_goes_around_a_base_and_both_get_their_options():
     assert wrapped.strategy.eta == 0.5
     assert (wrapped.clipping_norm, wrapped.rate, wrapped.expected) == (1.0, 0.4, 4)
     assert wrapped.strategy.fraction_train == 1.0  # the wrapper draws
-    assert is_server_optimizer(wrapped)
+    assert is_server_optimizer(wrapped.strategy)
+    assert not is_server_optimizer(wrapped)
 
 
 def test_a_federation_of_one_client_does_not_wait_for_a_second():

@@ -7,6 +7,7 @@ from fedloom_client.records import from_record
 from fedloom_client.secure.flower import masking
 from fedloom_server.secure.settings import SecureSettings
 from fedloom_server.store import RunStore
+from fedloom_simulations.soak.schedule import Schedule, run_schedule
 
 from .small_runs import CLIENTS, SmallRuns, equal
 
@@ -67,6 +68,15 @@ def test_killed_at_any_reply_a_run_goes_on_to_the_same_bits(small, strategy):
         again = go(small, name, strategy, rounds=2)
         assert equal(whole[-1], again[-1])
         assert whole[2] == again[2]
+
+
+def test_processes_killed_at_random_instants_keep_every_law(tmp_path):
+    options = ("digits", "--set", "training.epochs=1", "--rounds", "3", "--clients", "5", "--seed", "1")
+    faults = ("--faults", "drop=0.15,stale=0.2", "--set", "guard.attempts=6")
+    schedule = Schedule(
+        "simulate", (*options, "--secure-aggregation", *faults), (0.7,), every_update=True, stateful=True
+    )
+    assert run_schedule(schedule, tmp_path).faults == []
 
 
 def test_the_folder_of_a_run_holds_nothing_of_a_client(small):

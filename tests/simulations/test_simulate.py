@@ -26,6 +26,7 @@ def test_a_run_leaves_everything_that_the_design_names(simulate):
     assert kind == ["digits", "inline", "fedavg", "finished"]
     assert result["arrays_sha256"] == arrays_sha256(load_arrays(done.folder / "model.safetensors"))
     assert str(done.folder) in done.out
+    assert "first round done after" in done.out
 
 
 def test_the_store_tells_the_same_as_the_result(simulate):

@@ -48,12 +48,7 @@ from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
-from fedloom_server.privacy.options import (
-    check_private_model,
-    check_private_training,
-    guard_settings,
-    run_warnings,
-)
+from fedloom_server.privacy.options import check_private_training, guard_settings, run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
@@ -257,6 +252,8 @@ class Serving:
                 [table, board, ProgressFacts(store)],
                 lambda client: None if counts is None else counts[client].tolist(),
             )
+            for warning in run_warnings(plan, strategy):
+                sys.stderr.write(f"fedloom: {warning}\n")
             federation.run(grid)
             return federation.ended
 
@@ -358,11 +355,7 @@ def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) 
         )
     mechanisms = Mechanisms.of(strategy, plan.training)
     check_budget(plan.privacy, mechanisms, [] if plan.training.dp_noise else [1])
-    trainer = TorchTrainer(plan.task)
-    check_private_model(strategy, trainer.statistics)
-    trainer.check_private(plan.training)
-    for warning in run_warnings(plan, strategy):
-        sys.stderr.write(f"fedloom: {warning}\n")
+    TorchTrainer(plan.task).check_private(plan.training)
 
 
 def _check(options: argparse.Namespace) -> Quorum:

@@ -14,7 +14,6 @@ from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_server.strategies import is_server_optimizer
 
 if TYPE_CHECKING:
     from fedloom_server.federation import Plan
@@ -48,19 +47,6 @@ def check_private_training(strategy: Strategy, training: Training) -> None:
         raise InputError(
             "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
             "measure more; use fedavg or another of Flower's strategies"
-        )
-
-
-def check_private_model(strategy: Strategy, statistics: frozenset[str]) -> None:
-    """Refuse what a mechanism cannot protect; `statistics` are the model's measured arrays.
-
-    Raises:
-        InputError: batch norm under a server optimiser.
-    """
-    if isinstance(strategy, PrivateMean) and is_server_optimizer(strategy) and statistics:
-        raise InputError(
-            f"the model has batch norm ({min(statistics)}), whose statistics a server optimiser leaves to a "
-            "mean without noise; use dp-server-fixed:fedavg, or GroupNorm"
         )
 
 

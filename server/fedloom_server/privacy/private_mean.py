@@ -21,7 +21,7 @@ from fedloom_client.seeds import derive_seed
 from fedloom_client.update_privacy import CLIPPED, UpdatePrivacy, clipped_difference, moved
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_server.roster import OrderedGrid
-from fedloom_server.updates import WEIGHT, mean_metrics
+from fedloom_server.updates import WEIGHT, mean_metrics, split_statistics
 
 Where = Literal["server", "client"]
 _WHOLE = 2.0**63
@@ -140,6 +140,8 @@ class PrivateMean(Strategy):
         key: what coins and, in a simulation, noise follow from; secret where it matters.
         seeded: whether the noise follows from the key and from what is noised, or is the operating
             system's. The same noise never goes on two different sums, whose difference would be bare.
+        statistics: names of measured arrays that the strategy is not shown, as a server optimiser must not
+            be: their noisy mean is what they become.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class PrivateMean(Strategy):
         self.clipping_norm = clipping.first_norm
         self.noise_on_sum = clipping.noise_on_sum(self.expected)
         self.key, self.seeded = 0, True
+        self.statistics: frozenset[str] = frozenset()
         self._arrays: Arrays = {}
 
     @property
@@ -175,7 +178,8 @@ class PrivateMean(Strategy):
         self._arrays = from_record(arrays)
         if self.where == "client":
             config = ConfigRecord({**config, **UpdatePrivacy(clip=self.clipping_norm).to_config()})
-        messages = self.strategy.configure_train(server_round, arrays, config, grid)
+        trained, _ = split_statistics(arrays, self.statistics)
+        messages = self.strategy.configure_train(server_round, trained, config, grid)
         attempt: Any = config.get("attempt", 1)
         # A shard has the same index on every engine, a node another id.
         index = grid.client_of if isinstance(grid, OrderedGrid) else int
@@ -203,8 +207,11 @@ class PrivateMean(Strategy):
             self.clipping_norm, clipped, len(rows), self.expected, source
         )
         figures = {WEIGHT: 1, **(mean_metrics(rows) if rows else {})}
-        content = RecordDict({"arrays": to_record(mean), "metrics": MetricRecord(figures)})
-        return self.strategy.aggregate_train(server_round, [Message(content, 1, MessageType.TRAIN)])
+        trained, measured = split_statistics(to_record(mean), self.statistics)
+        content = RecordDict({"arrays": trained, "metrics": MetricRecord(figures)})
+        reply = Message(content, 1, MessageType.TRAIN)
+        arrays, metrics = self.strategy.aggregate_train(server_round, [reply])
+        return (None if arrays is None else ArrayRecord({**arrays, **measured})), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -33,7 +33,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     "200 clients, clients hidden, noise 2": (*_CENTRAL, "--set", "strategy.noise_multiplier=2"),
     "10 clients": _FEW,
     "10 clients, samples hidden, noise 2": (*_SAMPLES, "--set", "training.dp_noise=2"),
-    "10 clients, samples hidden, noise 4": (*_SAMPLES, "--set", "training.dp_noise=4"),
 }
 
 
