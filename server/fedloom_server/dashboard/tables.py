@@ -9,7 +9,7 @@ from fedloom_server.dashboard.endpoint import ApiError
 
 TABLES = (
     "run", "client", "round", "client_round", "event", "command", "quarantine", "device", "device_sample",
-    "checkpoint", "client_state",
+    "checkpoint", "client_state", "privacy",
 )  # fmt: skip
 MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
