@@ -230,7 +230,7 @@ def test_a_killed_simulation_is_shown_and_resumed_to_the_same_weights(
     options = ("--clients", "4", "--rounds", "40", "--seed", "2", "--faults", "drop=0.2")
     monkeypatch.setenv("PAUSE", "0.1")
     folder, process = simulate(*options, *ALONE, task=slow_task)
-    monkeypatch.delenv("PAUSE")
+    monkeypatch.setenv("PAUSE", "0.005")  # resumed it is quick, and still long enough to be seen running
     page = tab(serve(folder.parent)).open(f"/runs/{run_id(folder)}")
     resumed_from_the_page(folder, process, page, tmp_path, str(slow_task), *options)
 
