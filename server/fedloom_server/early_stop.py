@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedloom_edge.errors import InputError, unknown
-from fedloom_server.store import Round
+from fedloom_server.rows import Round
 
 _COLUMNS = {"loss": "federated_loss", "accuracy": "federated_metric", "mae": "federated_metric"}
 

@@ -4,99 +4,45 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.orders import Orders
 from fedloom_client.preprocess import prepare
 from fedloom_client.samples import Samples
 from fedloom_client.seeds import derive_seed
-from fedloom_client.task import Task
 from fedloom_client.trainer import Evaluation, Trainer
-from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.errors import RunError
-from fedloom_server.checkpoints import Checkpoint, Checkpoints, Keep
+from fedloom_server.checkpoints import Checkpoint, Checkpoints
 from fedloom_server.client_state import states_keeper
 from fedloom_server.clock import Clocked, clock_of
 from fedloom_server.commands import Operators
-from fedloom_server.early_stop import EarlyStop
 from fedloom_server.energy import EVENT as ENERGY
 from fedloom_server.energy import of_devices
 from fedloom_server.messages import Batch
-from fedloom_server.norms import PAST, GuardSettings, RoundNorms
+from fedloom_server.norms import PAST, RoundNorms
 from fedloom_server.open_round import OpenRound, Pace
 from fedloom_server.phases import evaluate_clients, train_clients
-from fedloom_server.privacy.budget import Budget
+from fedloom_server.plan import Plan, Watcher
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.options import run_warnings
 from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.privacy.run_privacy import RunPrivacy
 from fedloom_server.reputation import Reputation
 from fedloom_server.roster import DataGrows, Member, Numbered, OrderedGrid, meet
-from fedloom_server.secure.settings import SecureSettings
-from fedloom_server.store import ClientRow, Round, RunStore
+from fedloom_server.rows import ClientRow, Round
+from fedloom_server.run_state import recognise, take_over, whole_state
+from fedloom_server.store import RunStore
 from fedloom_server.strategies import is_server_optimizer
-from fedloom_server.strategy_state import require_codec, restore_state, state_of
+from fedloom_server.strategy_state import require_codec
 
 _LISTED = 100_000  # clients that are written into the store before anything is known of them
 _AT_RISK = 1.0  # seconds of work that a power cut may undo, at least one round
 _UNSYNCED = 64_000_000  # bytes of arrays that may lie on disk without fsync
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a federation is to do.
-
-    Attributes:
-        task: what is learned.
-        training: settings of local training.
-        rounds: how many, at most.
-        clients: how many nodes take part.
-        seed: of everything that is drawn at random.
-        early_stop: when to stop before `rounds`, or None.
-        orders: what clients do around training.
-        guard: what is done with outliers, and how many good updates a round needs.
-        keep: which checkpoints stay on disk.
-        secure: how updates are summed without being seen; None to look at each.
-        deadline: seconds that a phase of a round waits for replies; None to wait for all.
-        save_seconds: least time between two saves of an open round.
-        privacy: how much privacy may be spent; None for no limit.
-        secret: whether noise for privacy is the operating system's, as it must be where others than the
-            user see what is released. A simulation's follows from the seed, to be the same again.
-    """
-
-    task: Task
-    training: Training
-    rounds: int
-    clients: int
-    seed: int
-    early_stop: EarlyStop | None = None
-    orders: Orders = field(default_factory=Orders)
-    guard: GuardSettings = field(default_factory=GuardSettings)
-    keep: Keep = field(default_factory=Keep)
-    secure: SecureSettings | None = None
-    deadline: float | None = None
-    save_seconds: float = 2.0
-    privacy: Budget | None = None
-    secret: bool = False
-
-
-class Watcher(Protocol):
-    """Is told how a run goes on (a progress bar, TensorBoard). It never changes the run."""
-
-    def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
-        """A client's reply has come in."""
-        ...
-
-    def round_done(self, entry: Round) -> None:
-        """A round is finished and in the store."""
-        ...
 
 
 class Federation:
@@ -209,48 +155,18 @@ class Federation:
         """Take over a checkpoint; gives the round that was open, if one was."""
         for row in self.store.clients():
             self._listed.add(row.id)
-            self._recognise(row, members[row.id])
+            recognise(self.store, row, members[row.id], may_grow=self._data_may_grow)
         state = saved.state
         self.number = saved.round
-        self.arrays = self.store.get_arrays(state["arrays"])
-        self.constants = self.store.get_arrays(digest) if (digest := state["constants_arrays"]) else {}
-        self.strategy_state = self.store.get_arrays(digest) if (digest := state["strategy_arrays"]) else {}
-        restore_state(self.strategy, self.strategy_state)
-        self.best = (state["best"][0], state["best"][1]) if state["best"] else None
-        self.past = [RoundNorms(*values) for values in state["norms"]]
-        self.reputation.restore(state["reputation"])
+        take_over(self, state)
         self._state = {key: value for key, value in state.items() if key != "open"}
         self._prepare_test()
-        if self.clock is not None:
-            self.clock.restore_clock(state["clock"], self.store.get_arrays, self.constants)
         if self._keeper is not None:
             clients = self.checkpoints.client_states(saved)
             self._keeper.restore_states({self.roster.node_of(c): records for c, records in clients.items()})
         with self.store.transaction():
             self.store.event("resumed", round_number=saved.round, open=saved.open)
         return OpenRound.restored(state["open"]) if saved.open else None
-
-    def _recognise(self, row: ClientRow, member: Member) -> None:
-        """Compare a client with what it was; a device's data may have grown meanwhile.
-
-        Raises:
-            RunError: it is another, or has other data.
-        """
-        if (row.id, row.examples, row.validation) == (member.client, member.examples, member.validation):
-            return
-        grown = member.examples >= row.examples and member.validation >= row.validation
-        if row.id != member.client or not (grown and self._data_may_grow):
-            raise RunError(
-                f"client {row.id} had {row.examples} examples when the run began and has "
-                f"{member.examples} now; give it the data that it had"
-            )
-        with self.store.transaction():
-            self.store.execute(
-                "UPDATE client SET examples = ?, validation = ? WHERE id = ?",
-                (member.examples, member.validation, row.id),
-            )
-            reason = f"its data has grown from {row.examples} to {member.examples} examples"
-            self.store.event("warning", client=row.id, reason=reason)
 
     def _prepare_test(self) -> None:
         if self.plan.task.preprocess is not None:
@@ -280,7 +196,7 @@ class Federation:
             opened.batch = Batch(opened.number, "evaluate", self.plan.task.metric)
             # With secret noise new arrays cannot be made again: they are kept before anybody sees them.
             if self._pace.due() or (self.privacy is not None and self.privacy.secret):
-                self._state = self._whole_state()
+                self._state = whole_state(self)
                 self.save_open(opened, {})
         opened.batch.entries.clear()  # evaluation is cheap: it begins anew
         federated = evaluate_clients(self, opened)
@@ -339,7 +255,7 @@ class Federation:
         Rounds that take milliseconds share an fsync: a kill loses none of them, a power cut the last second.
         """
         self.number = opened.number
-        self._state = self._whole_state()
+        self._state = whole_state(self)
         spent = self.privacy.figures() if self.privacy is not None else {}
         entry = replace(entry, arrays=self._state["arrays"], metrics={**entry.metrics, **spent})
         self._note_best(entry)
@@ -382,20 +298,6 @@ class Federation:
             ClientRow(m.client, f"client {m.client}", m.examples, m.validation, self.label_counts(m.client))
             for m in new
         )
-
-    def _whole_state(self) -> dict[str, Any]:
-        """Everything that the future of the run depends on, arrays by their hash."""
-        self.strategy_state = state_of(self.strategy)
-        put = self.store.put_arrays
-        return {
-            "arrays": put(self.arrays),
-            "constants_arrays": put(self.constants) if self.constants else None,
-            "strategy_arrays": put(self.strategy_state) if self.strategy_state else None,
-            "best": self.best,
-            "norms": [[norms.centre, norms.spread] for norms in self.past],
-            "reputation": self.reputation.state(),
-            **({"clock": self.clock.clock_state(put)} if self.clock is not None else {}),
-        }
 
     def _gather_states(self) -> None:
         if self._keeper is not None:

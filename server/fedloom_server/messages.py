@@ -9,8 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedloom_client.records import count_bytes
 from fedloom_server.guard import Finding
+from fedloom_server.rows import ClientRound
 from fedloom_server.stacked import StackedReplies
-from fedloom_server.store import ClientRound
 
 DOWNLOAD, UPLOAD = "download-seconds", "upload-seconds"
 """A link's figures among a client's metrics: how long the model took to it, and the update back."""

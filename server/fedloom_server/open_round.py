@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from fedloom_server.messages import Batch, Traffic
-from fedloom_server.store import ClientRound, RunStore
+from fedloom_server.rows import ClientRound
+from fedloom_server.store import RunStore
 
 _SHARE = 0.02  # of the time that saving an open round may take
 

@@ -17,7 +17,8 @@ from rich.progress import (
 )
 
 from fedloom_server.privacy.budget import FIGURES
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 
 
 def bar_under(console: Console, *columns: ProgressColumn) -> Progress:

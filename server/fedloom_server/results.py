@@ -11,7 +11,8 @@ from typing import Any
 from fedloom_edge.files import write_atomic
 from fedloom_server.energy import rounds_wh, run_energy
 from fedloom_server.privacy.budget import FIGURES
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 
 _PACKAGES = ("fedloom", "flwr", "torch", "numpy", "onnx", "onnxruntime")
 _FACTS = ("task", "engine", "backend", "strategy", "partition", "seed", "clients", "status")

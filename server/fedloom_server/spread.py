@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedloom_server.store import ClientRound
+from fedloom_server.rows import ClientRound
 
 WORST_SHARE = 0.05
 

@@ -1,84 +1,27 @@
 """The run store: `run.db` (SQLite, WAL) and content-addressed arrays in a run's folder."""
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from importlib import resources
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
-from weakref import WeakSet
 
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
 from fedloom_edge.files import sync_files
-from fedloom_server.database import transaction
+from fedloom_server.database import connect, transaction
+from fedloom_server.folder_lock import FolderLock
+from fedloom_server.rows import ClientRound, ClientRow, Round, cells_of, values_of
 
 FORMAT = 2
 """What this version writes. Format 1 (without checkpoints) can be read and reported, not resumed."""
 DATABASE = "run.db"
 _READABLE = (1, 2)
 _LEDGER = "CREATE TABLE IF NOT EXISTS privacy"  # the last table of the schema, younger than format 2
-
-
-@dataclass(frozen=True)
-class ClientRow:
-    """A client of the run; the columns of table `client`."""
-
-    id: int
-    name: str
-    examples: int
-    validation: int
-    labels: list[int] | None = None
-
-
-@dataclass(frozen=True)
-class ClientRound:
-    """What one client did in one phase of a round; the columns of table `client_round`."""
-
-    round: int
-    client: int
-    phase: str
-    status: str
-    reason: str = ""
-    examples: int | None = None
-    loss: float | None = None
-    metric: float | None = None
-    gradient_norm: float | None = None
-    seconds: float | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
-    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    finished: float | None = None
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round came to; the columns of table `round`."""
-
-    number: int
-    loss: float | None
-    metric: float | None
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    train_loss: float | None = None
-    federated_loss: float | None = None
-    federated_metric: float | None = None
-    worst_metric: float | None = None
-    clients_ok: int = 0
-    clients_failed: int = 0
-    rejected: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    seconds: float = 0.0
-    arrays: str = ""
-    train_seconds: float | None = None
-    aggregate_seconds: float | None = None
-    norm_limit: float | None = None
 
 
 class RunStore:
@@ -91,7 +34,7 @@ class RunStore:
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
         self._connection = connection
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
         self._unsynced: dict[Path, int] = {}  # array files that a power cut could damage, and their bytes
 
     @classmethod
@@ -110,7 +53,7 @@ class RunStore:
             ) from error
         if (folder / DATABASE).exists():
             raise InputError(f"--out {folder} already holds a run; choose another folder or remove this one")
-        connection = _connect(folder / DATABASE)
+        connection = connect(folder / DATABASE)
         connection.executescript(
             f"PRAGMA journal_mode=WAL; BEGIN; {_schema()} PRAGMA user_version={FORMAT}; COMMIT;"
         )
@@ -132,7 +75,7 @@ class RunStore:
                 f"{folder} holds no run (there is no {DATABASE}); give the folder that --out named"
             )
         try:
-            connection = _connect(path, read_only=True)
+            connection = connect(path, read_only=True)
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error as error:
             raise RunError(f"{path} cannot be read ({error}); it may be damaged") from error
@@ -153,7 +96,7 @@ class RunStore:
             RunError: the database is damaged.
         """
         cls.open(folder).close()
-        connection = _connect(folder / DATABASE)
+        connection = connect(folder / DATABASE)
         try:
             if int(connection.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
                 raise InputError(
@@ -179,14 +122,11 @@ class RunStore:
         Raises:
             InputError: another process holds it.
         """
-        # On a folder, because SQLite's own locks on run.db end when any handle of that file is closed.
-        self._lock = os.open(self.folder / "arrays", os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FolderLock(self.folder / "arrays")
         except BlockingIOError:
             self.close()
             raise InputError(f"{self.folder}: another process is at work on this run") from None
-        _LOCKED.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -200,12 +140,8 @@ class RunStore:
         with suppress(sqlite3.Error):  # a reader's connection, or a full disk: SQLite does it later
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._lock.release()
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -247,18 +183,19 @@ class RunStore:
 
     def add_clients(self, clients: Iterable[ClientRow]) -> None:
         """Write the run's clients."""
-        self._write("client", map(_cells, clients), columns=len(fields(ClientRow)))
+        self._write("client", map(cells_of, clients), columns=len(fields(ClientRow)))
 
     def clients(self) -> list[ClientRow]:
         """The run's clients by id."""
         return [
-            ClientRow(**_row(row)) for row in self._connection.execute("SELECT * FROM client ORDER BY id")
+            ClientRow(**values_of(row))
+            for row in self._connection.execute("SELECT * FROM client ORDER BY id")
         ]
 
     def add_round(self, entry: Round, clients: Iterable[ClientRound]) -> None:
         """Write a round with its clients' parts; call it inside `transaction`."""
-        self._write("client_round", map(_cells, clients), columns=len(fields(ClientRound)))
-        self._write("round", [_cells(entry)], columns=len(fields(Round)))
+        self._write("client_round", map(cells_of, clients), columns=len(fields(ClientRound)))
+        self._write("round", [cells_of(entry)], columns=len(fields(Round)))
 
     def drop_rounds_after(self, number: int) -> None:
         """Forget rounds later than `number`; call it inside `transaction`."""
@@ -267,12 +204,14 @@ class RunStore:
 
     def rounds(self) -> list[Round]:
         """The finished rounds by number, round 0 included."""
-        return [Round(**_row(row)) for row in self._connection.execute("SELECT * FROM round ORDER BY number")]
+        return [
+            Round(**values_of(row)) for row in self._connection.execute("SELECT * FROM round ORDER BY number")
+        ]
 
     def client_rounds(self, phase: str) -> list[ClientRound]:
         """Every client's part in every round, in one phase (`train` or `evaluate`)."""
         query = "SELECT * FROM client_round WHERE phase = ? ORDER BY round, client"
-        return [ClientRound(**_row(row)) for row in self._connection.execute(query, (phase,))]
+        return [ClientRound(**values_of(row)) for row in self._connection.execute(query, (phase,))]
 
     def event(
         self, kind: str, *, round_number: int | None = None, client: int | None = None, **data: Any
@@ -286,7 +225,7 @@ class RunStore:
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Events in order, all or of one kind."""
         query = "SELECT * FROM event WHERE kind = ? OR ? IS NULL ORDER BY id"
-        return [_row(row) for row in self._connection.execute(query, (kind, kind))]
+        return [values_of(row) for row in self._connection.execute(query, (kind, kind))]
 
     def open_commands(self) -> list[dict[str, Any]]:
         """What operators asked for and nobody has taken up yet, in order."""
@@ -354,48 +293,5 @@ class RunStore:
         self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
 
 
-_LOCKED: WeakSet[RunStore] = WeakSet()
-
-
-def _unlock_in_child() -> None:
-    # A worker process may outlive its killed parent by a moment, in which the run can be resumed.
-    for store in _LOCKED:
-        store._unlock()
-
-
-os.register_at_fork(after_in_child=_unlock_in_child)
-
-
 def _schema() -> str:
     return resources.files("fedloom_server").joinpath("schema.sql").read_text()
-
-
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rwc"
-    # isolation_level=None: transactions are where `transaction` says, not where the driver guesses.
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-    )
-    connection.row_factory = sqlite3.Row
-    if not read_only:
-        # In WAL mode this is safe for the database and against a killed process; a power cut can undo
-        # the commits since the last durable one as a whole, and then the run goes on from there.
-        connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
-
-
-_JSON_COLUMNS = ("labels", "metrics", "data")
-_VALUES = {kind: attrgetter(*(f.name for f in fields(kind))) for kind in (ClientRow, ClientRound, Round)}
-
-
-def _cells(entry: ClientRow | ClientRound | Round) -> tuple[Any, ...]:
-    # Not dataclasses.astuple, which copies deeply: a fifth of a round of a hundred small clients.
-    cells = _VALUES[type(entry)](entry)
-    return tuple([json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in cells])
-
-
-def _row(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        key: json.loads(row[key]) if key in _JSON_COLUMNS and row[key] is not None else row[key]
-        for key in row.keys()  # noqa: SIM118  (iterating a Row yields values, not keys)
-    }

@@ -9,7 +9,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from fedloom_server.store import Round
+from fedloom_server.rows import Round
 
 
 class TensorBoardLog:

@@ -29,7 +29,8 @@ from fedloom_server.privacy.options import run_warnings
 from fedloom_server.process_mark import process_mark
 from fedloom_server.progress import ProgressFacts, RoundTable
 from fedloom_server.results import said_of, versions
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 from fedloom_server.tensorboard import TensorBoardLog
 from fedloom_simulations.attacks import POISONS, AttackedGrid
 from fedloom_simulations.faults import FaultyGrid

@@ -23,7 +23,7 @@ from fedloom_edge.errors import InputError
 from fedloom_server.checkpoints import Keep
 from fedloom_server.clocked_grid import ClockSettings, Mode
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.federation import Plan, Watcher
+from fedloom_server.plan import Plan, Watcher
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.options import check_private_training, guard_settings

@@ -4,7 +4,7 @@ import pytest
 
 from fedloom_edge.errors import InputError
 from fedloom_server.early_stop import EarlyStop
-from fedloom_server.store import Round
+from fedloom_server.rows import Round
 
 
 def rounds(*values, column="federated_metric"):

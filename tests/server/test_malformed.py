@@ -11,8 +11,9 @@ from fedloom_client.flower_app import make_client_app
 from fedloom_client.records import from_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
-from fedloom_server.federation import Federation, Plan
+from fedloom_server.federation import Federation
 from fedloom_server.grids import GridWrapper
+from fedloom_server.plan import Plan
 from fedloom_server.store import RunStore
 from fedloom_server.strategies import make_strategy
 from fedloom_simulations.inline import InlineGrid

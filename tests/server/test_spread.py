@@ -2,8 +2,8 @@
 
 import pytest
 
+from fedloom_server.rows import ClientRound
 from fedloom_server.spread import spread
-from fedloom_server.store import ClientRound
 
 
 def row(client, metric, examples=1, status="ok", loss=1.0):

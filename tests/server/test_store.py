@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedloom_edge.errors import InputError, RunError
-from fedloom_server.store import ClientRound, ClientRow, Round, RunStore
+from fedloom_server.rows import ClientRound, ClientRow, Round
+from fedloom_server.store import RunStore
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from fedloom_server.store import Round
+from fedloom_server.rows import Round
 from fedloom_server.tensorboard import TensorBoardLog
 
 

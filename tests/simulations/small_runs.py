@@ -4,7 +4,8 @@ from fedloom_client.flower_app import make_client_app
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import arrays_sha256
-from fedloom_server.federation import Federation, Plan
+from fedloom_server.federation import Federation
+from fedloom_server.plan import Plan
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_server.strategies import make_strategy
 from fedloom_simulations.inline import InlineGrid

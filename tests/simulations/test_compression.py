@@ -13,8 +13,9 @@ from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.cli import main
 from fedloom_edge.compression import PAYLOAD
-from fedloom_server.federation import Federation, Plan
+from fedloom_server.federation import Federation
 from fedloom_server.grids import GridWrapper
+from fedloom_server.plan import Plan
 from fedloom_server.store import RunStore
 from fedloom_server.strategies import make_strategy
 from fedloom_simulations.inline import InlineGrid

@@ -17,7 +17,7 @@ from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, write_artefact
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.edge_export import Source, int8_of, packed, parity, ready_samples
-from fedloom_server.federation import Plan
+from fedloom_server.plan import Plan
 from fedloom_server.results import versions
 
 _PARITY_SAMPLES = 64

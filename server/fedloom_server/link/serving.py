@@ -33,7 +33,7 @@ from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.early_stop import EarlyStop
 from fedloom_server.energy import of_machine
-from fedloom_server.federation import Federation, Plan
+from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.artefact import needs_torch, run_artefact
@@ -46,6 +46,7 @@ from fedloom_server.link.options import check_link, enrol_address
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.serve import SECTIONS
 from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.plan import Plan
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.options import check_private_training, guard_settings, run_warnings

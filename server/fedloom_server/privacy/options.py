@@ -16,7 +16,7 @@ from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.private_mean import PrivateMean
 
 if TYPE_CHECKING:
-    from fedloom_server.federation import Plan
+    from fedloom_server.plan import Plan
 
 
 def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSettings:

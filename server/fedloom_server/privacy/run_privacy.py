@@ -19,8 +19,8 @@ from fedloom_server.privacy.private_mean import PrivateMean
 from fedloom_server.store import RunStore
 
 if TYPE_CHECKING:
-    from fedloom_server.federation import Plan
     from fedloom_server.open_round import OpenRound
+    from fedloom_server.plan import Plan
 
 
 class RunPrivacy:

@@ -29,7 +29,8 @@ from fedloom_server.report.style import (
     save,
     shorten,
 )
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 
 _LEFT, _RIGHT = 0.075, 0.945
 _FACTS = ("task", "strategy", "partition", "clients", "seed", "engine", "planned_rounds")

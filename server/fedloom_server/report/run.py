@@ -29,7 +29,8 @@ from fedloom_server.report.style import (
     save,
     shorten,
 )
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 
 _LEFT, _RIGHT = 0.075, 0.945
 METRIC_NAMES = {"accuracy": "Accuracy", "mae": "Mean absolute error"}

@@ -23,7 +23,8 @@ import numpy as np
 
 from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.process_mark import process_mark
-from fedloom_server.store import ClientRound, ClientRow, Round, RunStore
+from fedloom_server.rows import ClientRound, ClientRow, Round
+from fedloom_server.store import RunStore
 
 # Notes when the frame with a new round is shown: two frames after the change, the first has painted.
 _WATCH = """() => {

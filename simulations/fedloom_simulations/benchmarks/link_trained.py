@@ -15,7 +15,6 @@ from fedloom_client.loading import load_data, load_task
 from fedloom_client.records import to_record
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
-from fedloom_server.federation import Plan
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.artefact import run_artefact
 from fedloom_server.link.coordinator import Coordinator
@@ -25,6 +24,7 @@ from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
+from fedloom_server.plan import Plan
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_simulations.benchmarks.link import cpu_seconds, rss_mb
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from fedloom_client.preprocess import prepare
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer.losses import LOSSES
-from fedloom_server.store import Round
+from fedloom_server.rows import Round
 from fedloom_simulations.benchmarks.outside.run import PEERS
 from fedloom_simulations.benchmarks.torch_optimiser import make_optimiser
 

@@ -14,7 +14,8 @@ import optuna
 
 from fedloom_edge.errors import FedloomError
 from fedloom_server.commands import Stopped
-from fedloom_server.store import DATABASE, Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import DATABASE, RunStore
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
 from fedloom_simulations.tune.plan import SearchPlan, plan_search

@@ -7,7 +7,8 @@ import pytest
 from fedloom_server.dashboard.alerts import alerts
 from fedloom_server.dashboard.database import reading
 from fedloom_server.process_mark import process_mark
-from fedloom_server.store import Round, RunStore
+from fedloom_server.rows import Round
+from fedloom_server.store import RunStore
 
 NAN = float("nan")
 

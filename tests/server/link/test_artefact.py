@@ -16,8 +16,8 @@ from fedloom_client.trainer import Assignment
 from fedloom_edge.artefact.manifest import INFER, INT8
 from fedloom_edge.artefact.serving import predict
 from fedloom_edge.errors import DataError, TrainingError
-from fedloom_server.federation import Plan
 from fedloom_server.link.artefact import run_artefact
+from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from fedloom_client.loading import load_data, load_task
 from fedloom_edge.artefact.storage import SUFFIX
 from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
-from fedloom_server.federation import Plan
 from fedloom_server.link.artefact import run_artefact
+from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
 

@@ -30,9 +30,9 @@ from fedloom_edge.energy import PowerSensor
 from fedloom_edge.errors import RunError, TrainingError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.decoding import Decoder
-from fedloom_server.federation import Plan
 from fedloom_server.flower_ids import adopt_identity
 from fedloom_server.link.artefact import run_artefact
+from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
 from .conftest import AddOne, Site, questions, until

@@ -12,52 +12,14 @@ import pytest
 from flwr.app import Array, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
-from fedloom_client.flower_app import make_client_app
-from fedloom_client.shards import ShardRecipe
-from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.errors import InputError, RunError
-from fedloom_server.federation import Federation, Plan
-from fedloom_server.store import DATABASE, RunStore
-from fedloom_server.strategies import make_strategy
+from fedloom_server.federation import Federation
+from fedloom_server.store import RunStore
 from fedloom_simulations.attacks import Attack, AttackedGrid
 from fedloom_simulations.inline import InlineGrid
 
-TASK = """
-import numpy as np
-from torch import nn
-from fedloom_client import ArraySamples, Data, Standardize, Task, Training
-
-def load(folder):
-    rng = np.random.default_rng(0)
-    x = rng.normal(5, 2, (240, 4)).astype(np.float32)
-    y = x[:, :3].argmax(1)
-    return Data(train=ArraySamples(x[:200], y[:200]), test=ArraySamples(x[200:], y[200:]))
-
-def model():
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-
-training = Training(lr=0.1, batch_size=20)
-task = Task(name="small", model=model, data=load, preprocess=Standardize(), training=training)
-"""
-
-
-class Killed(BaseException):
-    """What nothing in the round loop catches, like a kill."""
-
-
-class Deadly:
-    """A watcher that ends everything at the nth reply."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def client_done(self, round_number, phase, done, total):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-    def round_done(self, entry):
-        pass
+from . import small_runs
+from .small_runs import CLIENTS, SmallRuns
 
 
 def stateful(message, context, call_next):
@@ -73,30 +35,18 @@ def stateful(message, context, call_next):
 
 
 @pytest.fixture
-def session(tmp_path):
+def session(tmp_path, monkeypatch):
     """`session("a", "fedadam", kill=7)` begins or goes on with a run of 4 clients; gives its last hash."""
-    (tmp_path / "small.py").write_text(TASK)
+    runs = SmallRuns(tmp_path)
 
     def go(name, strategy="fedavg", kill=0, rounds=3, attack=""):
-        folder = tmp_path / name
-        recipe = ShardRecipe(str(tmp_path / "small.py"), None, "iid", 4, 0)
-        shards = recipe.open()
-        plan = Plan(
-            task=shards.task, training=shards.task.training, rounds=rounds, clients=4, seed=0, save_seconds=0
-        )
-        made = make_strategy(strategy, {}, clients=4, lr=0.1)
-        resumes = (folder / DATABASE).exists()
-        with RunStore.reopen(folder) if resumes else RunStore.create(folder, {}) as store:
-            trainer = TorchTrainer(shards.task)
-            federation = Federation(plan, made, trainer, shards.data.test, store, [Deadly(kill)])
-            grid = InlineGrid(make_client_app(recipe, [stateful]), 4)
-            if attack:
-                grid = AttackedGrid(grid, Attack.parse(attack, 0), 4)
-            try:
-                federation.run(grid)
-            except Killed:
-                return None
-            return store.rounds()[-1].arrays
+        def grid(*given):
+            inline = InlineGrid(*given)
+            return AttackedGrid(inline, Attack.parse(attack, 0), CLIENTS) if attack else inline
+
+        monkeypatch.setattr(small_runs, "InlineGrid", grid)
+        done = runs.go(name, strategy, kill=kill, rounds=rounds, partition="iid", mods=[stateful])
+        return done and done[0][-1].arrays
 
     return go
 
