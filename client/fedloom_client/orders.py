@@ -18,7 +18,8 @@ from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_client.update_privacy import CLIPPED, PREFIX, UpdatePrivacy
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import AUTO, Compression, codec_of_round, parse_codec, settle, signed
+from fedloom_edge.codecs import parse_codec
+from fedloom_edge.compression import AUTO, Compression, codec_of_round, settle, signed
 
 COMPRESS = "compress"
 RUN = "run"

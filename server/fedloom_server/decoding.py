@@ -7,7 +7,8 @@ from flwr.app import Message
 from fedloom_client.orders import Orders
 from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import AUTO, Compression, CompressionError, parse_codec, read_signed
+from fedloom_edge.codecs import CompressionError, parse_codec
+from fedloom_edge.compression import AUTO, Compression, read_signed
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedloom_edge.codecs import CompressionError, parse_codec
 from fedloom_edge.compression import (
     AUTO_CODECS,
     PAYLOAD,
     Compression,
-    CompressionError,
     codec_of_round,
-    parse_codec,
     read_signed,
     settle,
     signed,

@@ -189,7 +189,8 @@ def _predict(home: Path, arguments: argparse.Namespace) -> int:
 def _plan(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.forecast import Wishes, as_json, as_text, forecast, parse_rate
     from fedloom_client.device.home import DeviceSettings
-    from fedloom_edge.compression import AUTO, parse_codec
+    from fedloom_edge.codecs import parse_codec
+    from fedloom_edge.compression import AUTO
 
     if not arguments.deadline > 0:
         raise InputError(f"--deadline {arguments.deadline:g}: give seconds above 0")

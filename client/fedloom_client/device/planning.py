@@ -16,7 +16,8 @@ from fedloom_client.planner.plan import TRAINING_SHARE, Limits, Pace, Plan, plan
 from fedloom_client.trainer import Assignment, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.compression import AUTO, AUTO_CODECS, parse_codec
+from fedloom_edge.codecs import parse_codec
+from fedloom_edge.compression import AUTO, AUTO_CODECS
 from fedloom_edge.errors import RunError, TrainingError
 from fedloom_edge.probe import probe
 
