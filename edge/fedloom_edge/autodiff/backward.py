@@ -4,6 +4,7 @@ Griewank and Walther, 2008, "Evaluating Derivatives", chapter 3.
 """
 
 from fedloom_edge.autodiff import (  # noqa: F401  (each fills the table of rules)
+    activations,
     convolution,
     elementwise,
     indexing,

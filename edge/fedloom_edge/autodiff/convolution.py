@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedloom_edge.autodiff.depthwise import small_depthwise
-from fedloom_edge.autodiff.elementwise import _only
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.autodiff.window import Window, window
 from fedloom_edge.errors import InputError
@@ -23,7 +22,7 @@ _MOST_SHIFTS = 49  # elements of a kernel up to which its gradient is formed shi
 @rule("Conv")
 def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """X gets the transposed convolution of D with W; W the correlation of X with D; the bias Σ D."""
-    d, (x, w) = _only(gradients), node.inputs[:2]
+    d, (x, w) = only(gradients), node.inputs[:2]
     kernel = g.values[w].typical[2:]
     if node.saved:
         return [*small_depthwise(node, d, g), _bias(node, d, g)]
@@ -42,7 +41,7 @@ def conv(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("ConvTranspose")
 def conv_transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """The adjoint of Conv: X gets the convolution of D with W; W the correlation of D with X."""
-    d, (x, w), y = _only(gradients), node.inputs[:2], node.outputs[0]
+    d, (x, w), y = only(gradients), node.inputs[:2], node.outputs[0]
     kernel = g.values[w].typical[2:]
     move = _transposed_window(node, g, kernel)
     group = int(node.attributes.get("group", 1))

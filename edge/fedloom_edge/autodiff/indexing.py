@@ -1,7 +1,6 @@
 """Gradients of operators that pick by index. d is the gradient of the output."""
 
-from fedloom_edge.autodiff.elementwise import _only
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.errors import InputError
 
@@ -9,7 +8,7 @@ from fedloom_edge.errors import InputError
 @rule("Gather")
 def gather(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = x[..., indices, ...]: d added up at the indices."""
-    d, (x, indices) = _only(gradients), node.inputs[:2]
+    d, (x, indices) = only(gradients), node.inputs[:2]
     value, index = g.values[x], g.values[indices]
     axis = int(node.attributes.get("axis", 0)) % value.rank
     if index.constant is not None and index.constant.size == 1 and value.shape[axis] is not None:
@@ -44,7 +43,7 @@ def gather(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("GatherElements")
 def gather_elements(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y[i] = x[index[i]] along one axis: d added up at the indices."""
-    d, (x, indices) = _only(gradients), node.inputs
+    d, (x, indices) = only(gradients), node.inputs
     zeros = g.op("Expand", g.scalar(0, x), g.shape_of(x))
     axis = int(node.attributes.get("axis", 0))
     return [g.op("ScatterElements", zeros, indices, d, axis=axis, reduction="add")]
@@ -57,7 +56,7 @@ def gather_nd(node: Node, gradients: Gradients, g: Tape) -> Gradients:
         raise InputError(f"{node} has batch_dims; export the model without that")
     x, indices = node.inputs
     zeros = g.op("Expand", g.scalar(0, x), g.shape_of(x))
-    return [g.op("ScatterND", zeros, indices, _only(gradients), reduction="add")]
+    return [g.op("ScatterND", zeros, indices, only(gradients), reduction="add")]
 
 
 def _one_place(node: Node, d: str, axis: int, place: int, g: Tape) -> str:

@@ -4,15 +4,14 @@ import math
 
 import numpy as np
 
-from fedloom_edge.autodiff.elementwise import _only
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 
 
 @rule("Softmax")
 def softmax(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = eˣ / Σ eˣ: y (d - Σ d y)."""
-    d, y = _only(gradients), node.outputs[0]
+    d, y = only(gradients), node.outputs[0]
     axis = int(node.attributes.get("axis", -1))
     total = g.reduce(g.op("Mul", d, y), [axis], keep=True)
     return [g.op("Mul", y, g.op("Sub", d, total))]
@@ -21,7 +20,7 @@ def softmax(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("LogSoftmax")
 def log_softmax(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = x - ln Σ eˣ: d - eʸ Σ d."""
-    d, y = _only(gradients), node.outputs[0]
+    d, y = only(gradients), node.outputs[0]
     axis = int(node.attributes.get("axis", -1))
     return [g.op("Sub", d, g.op("Mul", g.op("Exp", y), g.reduce(d, [axis], keep=True)))]
 
@@ -32,7 +31,7 @@ def layer_norm(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 
     Ba, Kiros and Hinton, 2016, "Layer Normalization".
     """
-    d, (x, scale), y = _only(gradients), node.inputs[:2], node.outputs[0]
+    d, (x, scale), y = only(gradients), node.inputs[:2], node.outputs[0]
     rank = g.values[x].rank
     axes = list(range(int(node.attributes.get("axis", -1)) % rank, rank))
     rho = node.saved["inverse deviation"]
@@ -53,7 +52,7 @@ def instance_norm(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 
     Ulyanov, Vedaldi and Lempitsky, 2016, "Instance Normalization", eq. 3.
     """
-    d, (x, scale, bias) = _only(gradients), node.inputs
+    d, (x, scale, bias) = only(gradients), node.inputs
     return _by_channel(node, d, scale, bias, list(range(2, g.values[x].rank)), g)
 
 
@@ -63,7 +62,7 @@ def batch_norm(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 
     Ioffe and Szegedy, 2015, "Batch Normalization", section 3.
     """
-    d, (x, scale, bias) = _only(gradients), node.inputs[:3]
+    d, (x, scale, bias) = only(gradients), node.inputs[:3]
     if node.saved:
         return _batch_norm_in_training(node, d, g)
     mean, variance = node.inputs[3:5]

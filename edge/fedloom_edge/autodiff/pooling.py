@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from fedloom_edge.autodiff.elementwise import _only
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.autodiff.window import Window, window
 
@@ -13,7 +12,7 @@ from fedloom_edge.autodiff.window import Window, window
 @rule("MaxPool")
 def max_pool(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = max over a window, the first of equals: d added up at the places of the maxima."""
-    d, x = _only(gradients), node.inputs[0]
+    d, x = only(gradients), node.inputs[0]
     if "places" not in node.saved:
         return [_from_tiles(node, d, g)]
     flat = g.ints(-1)
@@ -86,7 +85,7 @@ def _interleaved(parts: list[str], side: int, tiles: tuple[int, ...], g: Tape) -
 @rule("AveragePool")
 def average_pool(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Σ x / n over a window: d / n spread over it, a transposed convolution with ones."""
-    d, x, y = _only(gradients), node.inputs[0], node.outputs[0]
+    d, x, y = only(gradients), node.inputs[0], node.outputs[0]
     source, result = g.values[x], g.values[y]
     kernel = tuple(int(k) for k in node.attributes["kernel_shape"])
     move = window(node, source, result, kernel)

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from fedloom_edge.autodiff.elementwise import _only, _onnx_type
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.errors import InputError
 
@@ -13,7 +12,7 @@ from fedloom_edge.errors import InputError
 @rule("ReduceSum")
 def reduce_sum(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Σ x: d for every element."""
-    return [_spread(node, _kept(node, _only(gradients), g), g)]
+    return [_spread(node, _kept(node, only(gradients), g), g)]
 
 
 @rule("ReduceMean", "GlobalAveragePool")
@@ -21,12 +20,12 @@ def reduce_mean(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Σ x / n: d / n for every element."""
     x = g.values[node.inputs[0]]
     axes = _axes(node, g)
-    d = _kept(node, _only(gradients), g)
+    d = _kept(node, only(gradients), g)
     if all(x.shape[axis] is not None for axis in axes):
         count = g.scalar(math.prod(x.typical[axis] for axis in axes), node.inputs[0])
     else:
         sizes = g.op("Gather", g.op("Shape", node.inputs[0]), g.ints(*axes))
-        count = g.op("Cast", g.op("ReduceProd", sizes, keepdims=0), to=_onnx_type(g, node.inputs[0]))
+        count = g.op("Cast", g.op("ReduceProd", sizes, keepdims=0), to=g.onnx_type(node.inputs[0]))
     d = g.op("Div", d, count)
     if node.op == "GlobalAveragePool" and None not in x.shape[2:]:
         # A product with ones: Expand over inner axes takes twenty times as long.
@@ -39,8 +38,8 @@ def reduce_mean(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 def reduce_max(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = max x: d where x is y, shared evenly between equals (as PyTorch's amax has it)."""
     x = node.inputs[0]
-    y, d = (_kept(node, name, g) for name in (node.outputs[0], _only(gradients)))
-    hit = g.op("Cast", g.op("Equal", x, y), to=_onnx_type(g, x))
+    y, d = (_kept(node, name, g) for name in (node.outputs[0], only(gradients)))
+    hit = g.op("Cast", g.op("Equal", x, y), to=g.onnx_type(x))
     share = g.op("Div", d, g.reduce(hit, _axes(node, g), keep=True))
     return [g.op("Mul", hit, share)]
 
@@ -49,21 +48,21 @@ def reduce_max(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 def reduce_sum_square(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Σ x²: 2 d x."""
     x = node.inputs[0]
-    d = g.op("Mul", _kept(node, _only(gradients), g), g.scalar(2, x))
+    d = g.op("Mul", _kept(node, only(gradients), g), g.scalar(2, x))
     return [g.op("Mul", d, x)]
 
 
 @rule("ReduceL1")
 def reduce_l1(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Σ |x|: d sign(x)."""
-    return [g.op("Mul", _kept(node, _only(gradients), g), g.op("Sign", node.inputs[0]))]
+    return [g.op("Mul", _kept(node, only(gradients), g), g.op("Sign", node.inputs[0]))]
 
 
 @rule("ReduceL2")
 def reduce_l2(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = √Σ x²: d x / y, and 0 where y is 0."""
     x = node.inputs[0]
-    y, d = (_kept(node, name, g) for name in (node.outputs[0], _only(gradients)))
+    y, d = (_kept(node, name, g) for name in (node.outputs[0], only(gradients)))
     zero = g.op("Equal", y, g.scalar(0, x))
     ratio = g.op("Div", d, g.op("Where", zero, g.scalar(1, x), y))
     return [g.op("Mul", g.op("Where", zero, g.scalar(0, x), ratio), x)]
@@ -72,21 +71,21 @@ def reduce_l2(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("ReduceLogSumExp")
 def reduce_log_sum_exp(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = ln Σ eˣ: d exp(x - y)."""
-    y, d = (_kept(node, name, g) for name in (node.outputs[0], _only(gradients)))
+    y, d = (_kept(node, name, g) for name in (node.outputs[0], only(gradients)))
     return [g.op("Mul", d, g.op("Exp", g.op("Sub", node.inputs[0], y)))]
 
 
 @rule("ReduceLogSum")
 def reduce_log_sum(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = ln Σ x: d exp(-y)."""
-    y, d = (_kept(node, name, g) for name in (node.outputs[0], _only(gradients)))
+    y, d = (_kept(node, name, g) for name in (node.outputs[0], only(gradients)))
     return [_spread(node, g.op("Mul", d, g.op("Exp", g.op("Neg", y))), g)]
 
 
 @rule("ReduceProd")
 def reduce_product(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """y = Π x: d y / x. Where x is 0 that is 0 / 0: NaN stops the training rather than misleads it."""
-    y, d = (_kept(node, name, g) for name in (node.outputs[0], _only(gradients)))
+    y, d = (_kept(node, name, g) for name in (node.outputs[0], only(gradients)))
     return [g.op("Div", g.op("Mul", d, y), node.inputs[0])]
 
 
@@ -95,7 +94,7 @@ def cumulative_sum(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """yᵢ = Σ xⱼ over j <= i: Σ dᵢ over i >= j."""
     reverse = 1 - int(node.attributes.get("reverse", 0))
     exclusive = int(node.attributes.get("exclusive", 0))
-    return [g.op("CumSum", _only(gradients), node.inputs[1], reverse=reverse, exclusive=exclusive)]
+    return [g.op("CumSum", only(gradients), node.inputs[1], reverse=reverse, exclusive=exclusive)]
 
 
 def _axes(node: Node, g: Tape) -> list[int]:

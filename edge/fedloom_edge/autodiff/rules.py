@@ -38,8 +38,11 @@ class Tape(Builder):
 
     def masked(self, d: str, condition: str, like: str) -> str:
         """`d` where `condition` holds, else 0: a product with 0 or 1, which takes a tenth of Where's time."""
-        kind = helper.np_dtype_to_tensor_dtype(self.values[like].dtype)
-        return self.op("Mul", d, self.op("Cast", condition, to=kind))
+        return self.op("Mul", d, self.op("Cast", condition, to=self.onnx_type(like)))
+
+    def onnx_type(self, name: str) -> int:
+        """ONNX's number of a value's type."""
+        return int(helper.np_dtype_to_tensor_dtype(self.values[name].dtype))
 
 
 class Rule(Protocol):
@@ -79,3 +82,10 @@ def find(node: Node) -> Rule:
             f"{node} has no gradient rule, and a trainable parameter stands before it: train only what "
             "comes after it (trainable=), or export the model with other operators"
         ) from None
+
+
+def only(gradients: Gradients) -> str:
+    """The gradient of the first output; a rule is called only if there is one."""
+    if gradients[0] is None:
+        raise InputError("only a second output of an operator is used; export the model without it")
+    return gradients[0]

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from fedloom_edge.autodiff.elementwise import _only
-from fedloom_edge.autodiff.rules import Gradients, Tape, rule
+from fedloom_edge.autodiff.rules import Gradients, Tape, only, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.errors import InputError
 
@@ -11,7 +10,7 @@ from fedloom_edge.errors import InputError
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """The same values in another shape: d in the input's shape."""
-    return [g.reshape_like(_only(gradients), node.inputs[0])]
+    return [g.reshape_like(only(gradients), node.inputs[0])]
 
 
 @rule("Transpose")
@@ -19,13 +18,13 @@ def transpose(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Axes permuted: d, permuted back."""
     rank = g.values[node.inputs[0]].rank
     order = node.attributes.get("perm", range(rank)[::-1])
-    return [g.transpose(_only(gradients), *(int(i) for i in np.argsort(list(order))))]
+    return [g.transpose(only(gradients), *(int(i) for i in np.argsort(list(order))))]
 
 
 @rule("Concat")
 def concat(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Parts one after the other: each gets its part of d."""
-    d = _only(gradients)
+    d = only(gradients)
     axis = _axis(node, g, node.outputs[0])
     sizes = [g.values[x].shape[axis] for x in node.inputs]
     if all(size is not None for size in sizes):
@@ -50,7 +49,7 @@ def split(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("Slice")
 def slice_(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """A part of x: d in its place, zeros elsewhere. A strided slice is spread out first."""
-    d, x = _only(gradients), node.inputs[0]
+    d, x = only(gradients), node.inputs[0]
     value = g.values[x]
     starts, ends = (_constant(node, index, g, "bounds") for index in (1, 2))
     axes = _constant(node, 3, g, "axes") if node.input(3) else list(range(len(starts)))
@@ -70,7 +69,7 @@ def slice_(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("Pad")
 def pad(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Constant padding: d without its margins (a negative pad cut, so zeros come back)."""
-    d, x = _only(gradients), node.inputs[0]
+    d, x = only(gradients), node.inputs[0]
     mode = node.attributes.get("mode", b"constant")
     pads = _constant(node, 1, g, "pads")
     rank = g.values[x].rank
@@ -87,13 +86,13 @@ def pad(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("Expand")
 def expand(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Broadcast to a shape: d summed over the broadcast axes."""
-    return [g.unbroadcast(_only(gradients), node.inputs[0], node.outputs[0])]
+    return [g.unbroadcast(only(gradients), node.inputs[0], node.outputs[0])]
 
 
 @rule("Tile")
 def tile(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Repeats: d summed over them, seen as (repeats, size) on every axis."""
-    d, x = _only(gradients), node.inputs[0]
+    d, x = only(gradients), node.inputs[0]
     repeats = _constant(node, 1, g, "repeats")
     shape: list[int] = []
     axes = []
@@ -110,7 +109,7 @@ def tile(node: Node, gradients: Gradients, g: Tape) -> Gradients:
 @rule("DepthToSpace", "SpaceToDepth")
 def depth_to_space(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """A permutation of values: d through the inverse one."""
-    d, block = _only(gradients), int(node.attributes["blocksize"])
+    d, block = only(gradients), int(node.attributes["blocksize"])
     if node.op == "SpaceToDepth":
         return [g.op("DepthToSpace", d, blocksize=block, mode="DCR")]
     if node.attributes.get("mode", b"DCR") in (b"DCR", "DCR"):
@@ -125,7 +124,7 @@ def resize(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """A linear map on each axis, y = Rx: Rᵀd. The matrices are measured at build time (`resize_matrix`)."""
     from fedloom_edge.autodiff.resize import resize_matrix
 
-    d, x, y = _only(gradients), node.inputs[0], node.outputs[0]
+    d, x, y = only(gradients), node.inputs[0], node.outputs[0]
     source, result = g.values[x], g.values[y]
     axes = [axis for axis in range(source.rank) if source.typical[axis] != result.typical[axis]]
     for axis in axes:
