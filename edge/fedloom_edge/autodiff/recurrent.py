@@ -5,45 +5,15 @@ the gates of every step are recomputed in one product; then, since each pre-acti
 in the gradient of h, one multiplication and one small product a step carry it back; and the gradients of
 the weights are one product over all steps together.
 
-T steps, B examples, I inputs, H units. Gates stand as ONNX orders them: z r h for GRU, i o f c for LSTM.
+T steps, B examples, I inputs, H units, G gates. They stand as ONNX orders them: z r h for GRU, i o f c for LSTM.
 """
 
-from dataclasses import dataclass
-
+from fedloom_edge.autodiff.directions import Direction, direction, direction_count, pick, stack
 from fedloom_edge.autodiff.rules import Gradients, Tape, rule
 from fedloom_edge.autodiff.values import Node
 from fedloom_edge.errors import InputError
 
 _GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One direction of a layer, in the order in which it runs.
-
-    Attributes:
-        index: 0 or 1.
-        backwards: whether it runs from the last step to the first.
-        steps: T.
-        units: H.
-        x: inputs (T, B, I).
-        h: states (T, B, H).
-        before: the state before each step (T, B, H).
-        w: input weights (G H, I).
-        r: recurrent weights (G H, H).
-        first_cell: the cell before the first step (B, H), LSTM only.
-    """
-
-    index: int
-    backwards: bool
-    steps: int
-    units: int
-    x: str
-    h: str
-    before: str
-    w: str
-    r: str
-    first_cell: str
 
 
 def lower_recurrent(node: Node, g: Tape) -> Node:
@@ -63,14 +33,14 @@ def recurrent(node: Node, gradients: Gradients, g: Tape) -> Gradients:
     """Backpropagation through time (Werbos, 1990); GRU after Cho et al., 2014, LSTM after Hochreiter and
     Schmidhuber, 1997, in ONNX's equations.
     """
-    directions = [_direction(node, index, g) for index in range(_count(node))]
+    directions = [direction(node, index, g) for index in range(direction_count(node))]
     parts = [_Backward(node, one, gradients, g).run() for one in directions]
     into: list[str | None] = [g.sum([part["x"] for part in parts])]
     for name in ("w", "r", "b"):
-        into.append(_stack([part[name] for part in parts], g))
-    into += [None, _stack([part["h"] for part in parts], g)]
+        into.append(stack([part[name] for part in parts], g))
+    into += [None, stack([part["h"] for part in parts], g)]
     if node.op == "LSTM":
-        into.append(_stack([part["c"] for part in parts], g))
+        into.append(stack([part["c"] for part in parts], g))
     return into
 
 
@@ -252,7 +222,7 @@ class _Backward:
         return self._direction_of(gradient) if gradient else ""
 
     def _direction_of(self, name: str, axis: int = 0) -> str:
-        return _pick(name, self.one.index, axis, _count(self.node), self.g)
+        return pick(name, self.one.index, axis, direction_count(self.node), self.g)
 
     def _in_time(self, name: str) -> str:
         return self.g.slice(name, 0, -1, -(1 << 62), -1) if self.one.backwards else name
@@ -277,38 +247,6 @@ class _Backward:
         return self.g.op("Sub", self.g.constant(1.0), name)
 
 
-def _direction(node: Node, index: int, g: Tape) -> Direction:
-    count = _count(node)
-    backwards = index == 1 or node.attributes.get("direction") in (b"reverse", "reverse")
-    x, h = node.inputs[0], _pick(node.saved["states"], index, 1, count, g)
-    if backwards:
-        x, h = (g.slice(name, 0, -1, -(1 << 62), -1) for name in (x, h))
-    steps, units = g.values[node.inputs[0]].typical[0], int(node.attributes["hidden_size"])
-    if node.input(5):
-        first = g.op("Unsqueeze", _pick(node.inputs[5], index, 0, count, g), g.ints(0))
-    else:
-        one = g.slice(h, 0, 0, 1)
-        first = g.op("Sub", one, one)
-    before = g.op("Concat", first, g.slice(h, 0, 0, steps - 1), axis=0) if steps > 1 else first
-    w, r = (_pick(name, index, 0, count, g) for name in node.inputs[1:3])
-    cell = _pick(node.inputs[6], index, 0, count, g) if node.input(6) else ""
-    return Direction(index, backwards, steps, units, x, h, before, w, r, cell)
-
-
-def _count(node: Node) -> int:
-    return 2 if node.attributes.get("direction") in (b"bidirectional", "bidirectional") else 1
-
-
-def _pick(name: str, index: int, axis: int, count: int, g: Tape) -> str:
-    if count == 1:
-        return g.op("Squeeze", name, g.ints(axis))
-    return g.op("Gather", name, g.constant(index, "int64"), axis=axis)
-
-
-def _stack(parts: list[str], g: Tape) -> str | None:
-    return g.op("Concat", *(g.op("Unsqueeze", part, g.ints(0)) for part in parts), axis=0)
-
-
 def _check(node: Node, g: Tape) -> None:
     refused = {
         "sequence lengths": bool(node.input(4)),
@@ -328,5 +266,5 @@ def _check(node: Node, g: Tape) -> None:
 def _names(node: Node) -> list[str]:
     """The activations of one direction; both must have the same."""
     names = [a.decode() if isinstance(a, bytes) else str(a) for a in node.attributes["activations"]]
-    half = len(names) // _count(node)
-    return names[:half] if names == names[:half] * _count(node) else names
+    half = len(names) // direction_count(node)
+    return names[:half] if names == names[:half] * direction_count(node) else names
