@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from fedloom_edge.errors import RunError
 from fedloom_edge.files import replacing
+from fedloom_edge.onnx_check import TOLERANCE, compare, first_line, run_onnx
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
 OPSET = 18
-TOLERANCE = 1e-4
 INPUT, OUTPUT = "input", "output"
 
 
@@ -56,10 +56,10 @@ def export_onnx(model: "nn.Module", example: NDArray[Any], path: Path) -> None:
         for write in (_trace, _capture):
             try:
                 write(model, batch, temporary)
-                _compare(path, _run(temporary, proof), expected, TOLERANCE)
+                compare(path, run_onnx(temporary, proof), expected, TOLERANCE)
                 return
             except Exception as error:  # noqa: BLE001  (exporters fail with any type of error)
-                faults.append(_first_line(error))
+                faults.append(first_line(error))
         raise RunError(f"{path}: the model cannot be written as ONNX ({'; '.join(faults)})")
 
 
@@ -100,7 +100,7 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
                 dynamo=False,
             )
     except Exception as error:  # exporters fail with any type of error
-        raise RunError(f"the model cannot be written as a training graph ({_first_line(error)})") from error
+        raise RunError(f"the model cannot be written as a training graph ({first_line(error)})") from error
     graph = onnx.load_from_string(file.getvalue())
     _store_constants(graph.graph)
     state = model.state_dict()
@@ -143,51 +143,6 @@ def _training_metadata(model: "nn.Module", arrays: set[str]) -> dict[str, str]:
     }
     facts = {"parameters": trained, "tied": tied, "padding_rows": padding}
     return {f"fedloom.{key}": json.dumps(value) for key, value in facts.items()}
-
-
-def check_onnx(
-    path: Path, inputs: NDArray[Any], expected: NDArray[Any], *, tolerance: float = TOLERANCE
-) -> float:
-    """Compare what stock onnxruntime makes of `inputs` (B, ...) with `expected` (B, ...).
-
-    Args:
-        path: the .onnx file.
-        inputs: a batch for the graph's only input.
-        expected: the model's own outputs.
-        tolerance: largest difference allowed, relative to the largest expected magnitude or 1.
-
-    Returns:
-        The largest absolute difference; NaN beside NaN counts as none.
-
-    Raises:
-        RunError: the graph cannot be run, or the outputs differ in shape or beyond the tolerance.
-    """
-    try:
-        outputs = _run(path, inputs)
-    except Exception as error:  # onnxruntime's errors share no base but this one
-        raise RunError(f"{path}: onnxruntime cannot run it: {_first_line(error)}") from error
-    return _compare(path, outputs, expected, tolerance)
-
-
-def _compare(path: Path, outputs: NDArray[Any], expected: NDArray[Any], tolerance: float) -> float:
-    """Largest difference between two batches of outputs, or a RunError."""
-    if outputs.shape != expected.shape:
-        raise RunError(
-            f"{path}: ONNX outputs have shape {outputs.shape}, the model's {expected.shape}; "
-            "the model may use its batch size as a constant"
-        )
-    if not expected.size:
-        return 0.0
-    same = (outputs == expected) | (np.isnan(outputs) & np.isnan(expected))
-    with np.errstate(invalid="ignore"):  # inf - inf, which is the same infinity
-        difference = float(np.where(same, 0.0, np.abs(outputs - expected)).max())
-    finite = np.abs(expected[np.isfinite(expected)])
-    allowed = tolerance * max(1.0, float(finite.max(initial=0.0)))
-    if not difference <= allowed:  # not `>`: a NaN on one side only is no agreement
-        raise RunError(
-            f"{path}: ONNX outputs differ from the model's by {difference:.3g} (allowed: {allowed:.3g})"
-        )
-    return difference
 
 
 def standardized(
@@ -261,21 +216,6 @@ def _capture(model: "nn.Module", batch: "Tensor", path: Path) -> None:
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces: paths of this machine are nobody's business
     onnx.save(graph, path)
-
-
-def _run(path: Path, inputs: NDArray[Any]) -> NDArray[Any]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # an error is raised anyway: no need to print it
-    options.intra_op_num_threads = 1  # the same order of summation everywhere
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs: NDArray[Any] = session.run(None, {session.get_inputs()[0].name: inputs})[0]
-    return outputs
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def parity(content: bytes, x: NDArray[Any], expected: NDArray[Any]) -> float:
     Raises:
         RunError: it is too large.
     """
-    from fedloom_edge.export import check_onnx
+    from fedloom_edge.onnx_check import check_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, INFER)

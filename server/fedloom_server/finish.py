@@ -9,7 +9,8 @@ from fedloom_client.samples import Data, View
 from fedloom_client.task import Task
 from fedloom_edge.arrays import Arrays, save_arrays
 from fedloom_edge.errors import RunError
-from fedloom_edge.export import check_onnx, export_onnx, standardized
+from fedloom_edge.export import export_onnx, standardized
+from fedloom_edge.onnx_check import check_onnx
 from fedloom_server.results import write_result
 from fedloom_server.store import RunStore
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fedloom_edge.errors import RunError
-from fedloom_edge.export import OPSET, check_onnx, export_onnx, standardized
+from fedloom_edge.export import OPSET, export_onnx, standardized
+from fedloom_edge.onnx_check import check_onnx
 
 
 class Recurrent(nn.Module):
