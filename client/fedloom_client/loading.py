@@ -57,6 +57,12 @@ def load_task(reference: str) -> Task:
     return _from_file(Path(path), name or "task")
 
 
+def absolute_reference(reference: str) -> str:
+    """What names the same task in any working directory."""
+    path, colon, name = reference.partition(":")
+    return f"{Path(path).absolute()}{colon}{name}" if path.endswith(".py") else reference
+
+
 def load_data(task: Task, folder: Path | None) -> Data:
     """The task's data, checked to be data with something in it.
 

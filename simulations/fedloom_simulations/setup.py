@@ -11,7 +11,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.loading import load_task
+from fedloom_client.loading import absolute_reference, load_task
 from fedloom_client.orders import Orders
 from fedloom_client.secure.flower import masking
 from fedloom_client.shards import ShardRecipe, Shards
@@ -90,7 +90,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     require_fixed(arguments.compress)
     orders = Orders(compress=arguments.compress)
     recipe = ShardRecipe(
-        task=_absolute(arguments.task),
+        task=absolute_reference(arguments.task),
         data_dir=str(arguments.data.absolute()) if arguments.data else None,
         partition=arguments.partition or task.partition,
         clients=task.clients if arguments.clients is None else arguments.clients,
@@ -187,9 +187,3 @@ def _check(shards: Shards) -> None:
     from fedloom_client.torch_trainer.checks import check_task
 
     check_task(shards.task, shards.data)
-
-
-def _absolute(reference: str) -> str:
-    """A task file's reference that holds in any working directory, for an engine's processes."""
-    path, colon, name = reference.partition(":")
-    return f"{Path(path).absolute()}{colon}{name}" if path.endswith(".py") else reference

@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _join(home: Path, arguments: argparse.Namespace) -> int:
     from fedloom_client.device.home import DeviceSettings
     from fedloom_client.device.joining import Invitation, join
+    from fedloom_client.loading import absolute_reference
 
     invitation = Invitation.parse(arguments.invitation)
     if (home / "identity.pem").exists():
@@ -106,7 +107,7 @@ def _join(home: Path, arguments: argparse.Namespace) -> int:
     identity.save(home)
     settings.changed(
         coordinator=link,
-        task=_absolute(arguments.task),
+        task=absolute_reference(arguments.task) if arguments.task else None,
         data=str(Path(arguments.data).absolute()) if arguments.data else None,
         trainer=arguments.trainer,
     ).save(home)
@@ -224,10 +225,3 @@ def _agent_line(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "never ran"
     return f"{'running' if running else 'not running'}; {facts['state']} ({ago:.0f} s ago)"
-
-
-def _absolute(reference: str | None) -> str | None:
-    if reference is None or not reference.partition(":")[0].endswith(".py"):
-        return reference
-    path, colon, name = reference.partition(":")
-    return f"{Path(path).absolute()}{colon}{name}"

@@ -7,8 +7,8 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,7 @@ from typing import Any, Self
 from flwr.serverapp.strategy import Strategy
 from rich.logging import RichHandler
 
-from fedloom_client.device.home import ShardOf, TrainerName
-from fedloom_client.device.starting import task_digest
-from fedloom_client.loading import load_data, load_task
+from fedloom_client.loading import absolute_reference, load_data, load_task
 from fedloom_client.orders import Orders
 from fedloom_client.samples import Data
 from fedloom_client.shards import ShardRecipe
@@ -36,16 +34,12 @@ from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
-from fedloom_server.link.artefact import needs_torch, run_artefact
-from fedloom_server.link.coordinator import Coordinator
-from fedloom_server.link.depot import Depot
+from fedloom_server.link.artefact import needs_torch
 from fedloom_server.link.grid import LinkGrid
-from fedloom_server.link.inbox import Inbox
-from fedloom_server.link.local import LocalAgents
-from fedloom_server.link.options import check_link, enrol_address
+from fedloom_server.link.opening import linked
+from fedloom_server.link.options import check_link
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.serve import SECTIONS
-from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.plan import Plan
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
@@ -178,7 +172,7 @@ class Serving:
             "task": self.plan.task.name,
             "engine": "link",
             "strategy": self.options.strategy,
-            "partition": self._partition if local else "each device's own data",
+            "partition": self.partition if local else "each device's own data",
             "seed": self.plan.seed,
             "clients": self.plan.clients,
             "planned_rounds": self.plan.rounds,
@@ -191,12 +185,13 @@ class Serving:
             "command": "serve",
             "arguments": {
                 **kept_arguments(self.options, without=("dashboard",)),
-                "task": _absolute(self.options.task),
+                "task": absolute_reference(self.options.task),
             },
         }
 
     @property
-    def _partition(self) -> str:
+    def partition(self) -> str:
+        """How --local cuts the task's data into shards."""
         return self.options.partition or self.plan.task.partition
 
     def _serve(self, store: RunStore) -> tuple[str, str, int]:
@@ -204,7 +199,7 @@ class Serving:
         began = time.perf_counter()
         before: float = store.facts().get("seconds") or 0.0
         try:
-            with self._link(store) as grid:
+            with linked(self, store) as grid:
                 known = _enlisted(store)
                 devices = grid.gather(len(known) or self.plan.clients, self.options.deadline)
                 if known:  # the run's clients stay who they are; one that is away is waited for
@@ -260,77 +255,9 @@ class Serving:
 
     def _recipe(self, clients: int) -> ShardRecipe:
         folder = str(self.options.data.absolute()) if self.options.data else None
-        return ShardRecipe(_absolute(self.options.task), folder, self._partition, clients, self.plan.seed)
-
-    @contextmanager
-    def _link(self, store: RunStore) -> Iterator[LinkGrid]:
-        """The link with its devices; those of --local are started and stopped here."""
-        local, run = self.options.local, str(store.facts()["link_run"])
-        fleet = self._fleet()
-        devices = DeviceLog(self.out / DATABASE)
-        digest = task_digest(self.options.task)
-        artefact, why, trainer = self._artefact()
-        coordinator = Coordinator(
-            fleet,
-            Inbox(self.out / "inbox"),
-            devices,
-            run=run,
-            task=self.plan.task.name,
-            task_digest=digest,
-            heartbeat=self.quorum.heartbeat,
-            depot=Depot(artefact, why),
+        return ShardRecipe(
+            absolute_reference(self.options.task), folder, self.partition, clients, self.plan.seed
         )
-        listen = "127.0.0.1:0" if local else self.options.listen
-        coordinator.start(listen, enrol_address(listen, self.options.enrol))
-        agents = LocalAgents(self.out / "local")
-        finished, reason = False, "the coordinator stops"
-        try:
-            if local:
-                shards = [
-                    ShardOf(partition=self._partition, clients=local, seed=self.plan.seed, index=index)
-                    for index in range(local)
-                ]
-                address = f"127.0.0.1:{coordinator.link_port}"
-                task = _absolute(self.options.task)
-                agents.start(fleet, address, task, self.options.data, shards, trainer)
-            else:
-                log.info(
-                    "devices connect at port %d and enrol at port %d",
-                    coordinator.link_port,
-                    coordinator.enrol_port,
-                )
-            yield LinkGrid(coordinator, self.quorum, run, agents.check)
-            finished, reason = True, "the run is finished"
-        finally:
-            agents.stop()
-            coordinator.stop(reason)
-            if finished:
-                coordinator.inbox.clear(set())
-            fleet.close()
-
-    def _artefact(self) -> tuple[Path | None, str, TrainerName]:
-        """The artefact for devices, or why there is none; and what the agents of --local train with."""
-        if self.options.local and self.options.trainer == "torch":
-            return None, "the run was begun with --trainer torch", "torch"
-        strategy = make_strategy(
-            self.options.strategy, self.strategy_options, clients=self.plan.clients, lr=self.plan.training.lr
-        )
-        path, why = run_artefact(self.plan, strategy, self.data, self.out)
-        if path is None:
-            if self.options.local and self.options.trainer == "onnx":
-                raise InputError(f"--trainer onnx: {why}")
-            log.warning("devices need torch for this run: %s", why)
-        return path, why, "onnx" if path else "torch"
-
-    def _fleet(self) -> Fleet:
-        if not self.options.local:
-            fleet = Fleet(self.options.fleet)
-            fleet.refresh()
-            return fleet
-        folder = self.out / "local" / "fleet"
-        if (folder / "ca.key").exists():
-            return Fleet(folder)
-        return Fleet.create(folder, ["127.0.0.1", "localhost"])
 
 
 def _enlisted(store: RunStore) -> list[str]:
@@ -365,8 +292,3 @@ def _check(options: argparse.Namespace) -> Quorum:
     if options.local < 0:
         raise InputError(f"--local {options.local}: give at least 1")
     return check_link(options)
-
-
-def _absolute(reference: str) -> str:
-    path, colon, name = reference.partition(":")
-    return f"{Path(path).absolute()}{colon}{name}" if path.endswith(".py") else reference

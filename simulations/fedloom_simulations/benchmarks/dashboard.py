@@ -25,6 +25,7 @@ from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.process_mark import process_mark
 from fedloom_server.rows import ClientRound, ClientRow, Round
 from fedloom_server.store import RunStore
+from fedloom_simulations.benchmarks.processes import cpu_seconds
 
 # Notes when the frame with a new round is shown: two frames after the change, the first has painted.
 _WATCH = """() => {
@@ -79,11 +80,11 @@ def measure(folder: Path, clients: int, rounds: int, rate: float) -> dict[str, A
             page.wait_for_selector("#main[data-round]", state="attached")
             page.evaluate(_WATCH)
             idle = _cpu_share(server.pid, 3.0)
-            before, began = _cpu_seconds(server.pid), time.monotonic()
+            before, began = cpu_seconds(server.pid), time.monotonic()
             started.set()
             last = "(n) => Number(document.getElementById('main').dataset.round) >= n"
             page.wait_for_function(last, arg=rounds, timeout=600_000)
-            busy = (_cpu_seconds(server.pid) - before) / (time.monotonic() - began)
+            busy = (cpu_seconds(server.pid) - before) / (time.monotonic() - began)
             page.wait_for_timeout(3000)
             latencies = _latencies(folder, page.evaluate("() => globalThis.shown"))
             heap = _heap(page)
@@ -215,15 +216,10 @@ def _paint(browser: Any, link: str, page: Any, address: str) -> tuple[float, flo
     return float(first), float(drawn)
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _cpu_share(pid: int, seconds: float) -> float:
-    before = _cpu_seconds(pid)
+    before = cpu_seconds(pid)
     time.sleep(seconds)
-    return (_cpu_seconds(pid) - before) / seconds
+    return (cpu_seconds(pid) - before) / seconds
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ the latency table has Flower's SuperLink and two SuperNodes beside ours.
 """
 
 import argparse
-import asyncio
 import os
 import subprocess
 import sys
@@ -20,8 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -30,7 +27,6 @@ from numpy.typing import NDArray
 from fedloom_client.device.identity import Identity, new_request
 from fedloom_client.records import to_record
 from fedloom_client.training import Training
-from fedloom_client.wire import CHUNK
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.grid import LinkGrid
@@ -39,8 +35,8 @@ from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_simulations.benchmarks.link_agents import DIGEST, TASK
-
-_ECHO = "/benchmark/Echo"
+from fedloom_simulations.benchmarks.link_stream import echoing
+from fedloom_simulations.benchmarks.processes import anonymous_mb, cpu_seconds, rss_mb
 
 
 @contextmanager
@@ -144,90 +140,6 @@ def _medians(costs: Sequence[Cost]) -> Cost:
     return Cost(median(cost.wall for cost in costs), median(cost.cpu for cost in costs))
 
 
-@contextmanager
-def echoing(folder: Path) -> Iterator[Any]:
-    """A bare stream: two processes that send back every chunk they get, with the same certificates."""
-    fleet = Fleet(folder / "fleet")
-    credentials = grpc.ssl_server_credentials([fleet.coordinator], fleet.authority.pem, True)
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    streams: list[Any] = []
-    ended = asyncio.Event()
-
-    async def echo(_: Any, context: Any) -> None:
-        streams.append(context)
-        await ended.wait()
-
-    async def serve() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server()
-        handler: Any = grpc.stream_stream_rpc_method_handler(echo)
-        server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("benchmark", {"Echo": handler})]
-        )
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        await server.start()
-        return server, port
-
-    async def one(context: Any, content: bytes) -> None:
-        chunks = [content[start : start + CHUNK] for start in range(0, len(content), CHUNK)]
-
-        async def send() -> None:
-            for chunk in chunks:
-                await context.write(chunk)
-
-        sending = asyncio.create_task(send())
-        back = [await context.read() for _ in chunks]
-        await sending
-        if b"".join(back) != content:
-            raise SystemExit("the bare stream changed the content")
-
-    async def everybody(content: bytes) -> None:
-        await asyncio.gather(*(one(context, content) for context in streams))
-
-    def bare(content: bytes) -> float:
-        began = time.perf_counter()
-        asyncio.run_coroutine_threadsafe(everybody(content), loop).result()
-        return time.perf_counter() - began
-
-    server, port = asyncio.run_coroutine_threadsafe(serve(), loop).result()
-    command = [sys.executable, "-c", _MIRROR, f"127.0.0.1:{port}", _ECHO]
-    mirrors = [subprocess.Popen([*command, str(folder / f"agent-{number:05d}")]) for number in range(2)]
-    while len(streams) < 2:
-        time.sleep(0.01)
-    try:
-        yield bare, mirrors
-    finally:
-        for mirror in mirrors:
-            mirror.terminate()
-            mirror.wait()
-        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        fleet.close()
-
-
-_MIRROR = """
-import asyncio, sys
-from pathlib import Path
-import grpc, grpc.aio
-from fedloom_client.device.identity import Identity
-
-async def main(address, method, home):
-    credentials = Identity.load(Path(home)).credentials
-    async with grpc.aio.secure_channel(address, credentials) as channel:
-        call = channel.stream_stream(method)()
-        held = []
-        async for chunk in call:
-            # As a device does, which trains between the two: everything is there before anything goes back.
-            held.append(chunk)
-            if len(chunk) < 1 << 20:
-                for piece in held:
-                    await call.write(piece)
-                held = []
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
 def many(agents: int, rounds: int) -> tuple[float, float]:
     """(median seconds of a round of a 4 kB model, MB of RSS that the coordinator has more than before)."""
     with tempfile.TemporaryDirectory() as folder:
@@ -247,35 +159,15 @@ def memory(megabytes: int, agents: int) -> float:
 
         def watch() -> None:
             while not over.wait(0.005):
-                peak[0] = max(peak[0], _anonymous_mb(os.getpid()))
+                peak[0] = max(peak[0], anonymous_mb(os.getpid()))
 
-        before = _anonymous_mb(os.getpid())
+        before = anonymous_mb(os.getpid())
         watcher = threading.Thread(target=watch)
         watcher.start()
         one_round(grid, arrays, 1)
         over.set()
         watcher.join()
         return peak[0] - before
-
-
-def _status(pid: int, key: str) -> float:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
-def rss_mb(pid: int) -> float:
-    """A process's resident set in MB."""
-    return _status(pid, "VmRSS")
-
-
-def _anonymous_mb(pid: int) -> float:
-    return _status(pid, "RssAnon")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor seconds that a process has taken."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
 from fedloom_server.plan import Plan
 from fedloom_server.store import DATABASE, RunStore
-from fedloom_simulations.benchmarks.link import cpu_seconds, rss_mb
+from fedloom_simulations.benchmarks.processes import cpu_seconds, rss_mb
 
 
 def trained(seconds: float = 60.0) -> dict[str, float]:

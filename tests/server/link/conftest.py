@@ -187,6 +187,36 @@ def until(reached, seconds=20.0):
         time.sleep(0.02)
 
 
+@pytest.fixture
+def raw(site):
+    from .raw import Raw  # here, because agents in processes of their own import this file by its path
+
+    made = []
+
+    def connect(name="a", identity=None):
+        made.append(Raw(site, (identity or site.identity(name)).credentials))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        one.outgoing.put(None)
+        one.channel.close()
+
+
+@pytest.fixture
+def goes_on(site):
+    """After whatever a test did, an honest device still completes a round."""
+    site.asking = None
+    yield
+    if site.asking is not None:
+        site.asking.join()
+    site.agent("honest")
+    until(lambda: "honest" in site.coordinator.connected())
+    site.grid.enlist(["honest"])
+    (reply,) = site.grid.send_and_receive(questions(site.grid, number=99))
+    assert not reply.has_error()
+
+
 @pytest.fixture(autouse=True)
 def _logged(caplog):
     caplog.set_level(logging.INFO, logger="fedloom")

@@ -1,9 +1,6 @@
 """A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
 
-import contextlib
 import math
-import socket
-import threading
 import time
 from dataclasses import replace
 
@@ -36,6 +33,7 @@ from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
 from .conftest import AddOne, Site, questions, until
+from .thin import ThinLine
 
 RNG = np.random.default_rng(0)
 SAMPLES = ArraySamples(RNG.normal(size=(64, 6)).astype(np.float32), np.arange(64) % 2)
@@ -210,37 +208,6 @@ def test_an_upload_tells_the_agent_its_bandwidth(site):
     ((size, seconds),) = told
     assert size == 4004
     assert seconds > 0
-
-
-class ThinLine:
-    """A TCP proxy to `port` that lets so many bytes a second up, and any down."""
-
-    def __init__(self, port, rate):
-        self.to, self.rate = port, rate
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near = self.server.accept()[0]
-                near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                far = socket.create_connection(("127.0.0.1", self.to))
-                for source, sink, rate in ((near, far, self.rate), (far, near, math.inf)):
-                    threading.Thread(target=self.pump, args=(source, sink, rate), daemon=True).start()
-
-    def pump(self, source, sink, rate):
-        with contextlib.suppress(OSError):
-            while data := source.recv(2048):
-                sink.sendall(data)
-                time.sleep(len(data) / rate)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self):
-        self.server.close()
 
 
 @pytest.fixture

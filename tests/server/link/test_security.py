@@ -2,103 +2,20 @@
 
 import contextlib
 import socket
-import ssl
-import subprocess
 import threading
-from datetime import timedelta
 
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.wire import PROTOCOL, Content
+from fedloom_client.wire import Content
 from fedloom_edge.errors import RunError
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_protos.v1.link_pb2_grpc import LinkStub
-from fedloom_server.fleet.authority import Authority
 
-from .conftest import DIGEST, questions, until
-
-BOARD = pb.Board(model="test", machine="x86_64", system="Linux", cores=1, memory_bytes=1 << 30)
-
-
-def hello(name="a", **changes):
-    values = {
-        "protocol": PROTOCOL,
-        "version": "0",
-        "task": "small",
-        "task_digest": DIGEST,
-        "trainer": "torch",
-    }
-    return pb.FromDevice(hello=pb.Hello(**{"device": name, "board": BOARD, **values, **changes}))
-
-
-class Raw:
-    """A device that says what a test tells it to."""
-
-    def __init__(self, site, credentials):
-        import queue
-
-        self.outgoing = queue.SimpleQueue()
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self.channel = grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options)
-        self.call = LinkStub(self.channel).Connect(iter(self.outgoing.get, None))
-
-    def say(self, *messages):
-        for message in messages:
-            self.outgoing.put(message)
-        return self
-
-    def next(self, kind):
-        for message in self.call:
-            if message.WhichOneof("body") == kind:
-                return getattr(message, kind)
-        raise AssertionError(f"no {kind}")
-
-    def refusal(self):
-        """(status, reason) with which the coordinator ends the stream."""
-        try:
-            for _ in self.call:
-                pass
-        except grpc.RpcError:
-            pass
-        self.outgoing.put(None)
-        self.channel.close()
-        return self.call.code().name, self.call.details()
-
-
-@pytest.fixture
-def raw(site):
-    made = []
-
-    def connect(name="a", identity=None):
-        made.append(Raw(site, (identity or site.identity(name)).credentials))
-        return made[-1]
-
-    yield connect
-    for one in made:
-        one.outgoing.put(None)
-        one.channel.close()
-
-
-@pytest.fixture
-def goes_on(site):
-    """After whatever a test did, an honest device still completes a round."""
-    site.asking = None
-    yield
-    if site.asking is not None:
-        site.asking.join()
-    site.agent("honest")
-    until(lambda: "honest" in site.coordinator.connected())
-    site.grid.enlist(["honest"])
-    (reply,) = site.grid.send_and_receive(questions(site.grid, number=99))
-    assert not reply.has_error()
-
+from .conftest import questions, until
+from .raw import hello
 
 pytestmark = pytest.mark.usefixtures("goes_on")
 
@@ -116,70 +33,6 @@ def asked_for_a_result(site, raw, number=1):
     site.asking = threading.Thread(target=ask, daemon=True)
     site.asking.start()
     return device, device.next("work")
-
-
-def test_without_a_certificate_there_is_no_connection(site, raw):
-    device = Raw(site, grpc.ssl_channel_credentials(site.fleet.authority.pem))
-    assert device.say(hello()).refusal()[0] == "UNAVAILABLE"
-    assert not site.coordinator.connected()
-
-
-def test_a_certificate_of_another_authority_is_no_connection(site, raw):
-    other = Authority.create()
-    key, request = new_request("a")
-    certificate = other.issue_device("a", request).public_bytes(Encoding.PEM)
-    identity = Identity.of(key + certificate, site.fleet.authority.pem)
-    assert raw(identity=identity).say(hello()).refusal()[0] == "UNAVAILABLE"
-
-
-def test_an_expired_certificate_is_no_connection(site, raw):
-    key, request = new_request("a")
-    certificate = site.fleet.authority.issue_device("a", request, timedelta(seconds=-5))
-    identity = Identity.of(key + certificate.public_bytes(Encoding.PEM), site.fleet.authority.pem)
-    assert raw(identity=identity).say(hello()).refusal()[0] == "UNAVAILABLE"
-
-
-def test_a_certificate_that_the_registry_does_not_know_is_refused(site, raw):
-    key, request = new_request("a")
-    certificate = site.fleet.authority.issue_device("a", request)
-    identity = Identity.of(key + certificate.public_bytes(Encoding.PEM), site.fleet.authority.pem)
-    code, reason = raw(identity=identity).say(hello()).refusal()
-    assert (code, reason) == ("PERMISSION_DENIED", "certificate: a is not in the fleet's registry")
-
-
-def test_a_revoked_device_is_refused_and_said_so_in_the_log(site, raw, caplog):
-    identity = site.identity("a")
-    site.fleet.registry.revoke("a")
-    assert raw(identity=identity).say(hello()).refusal() == (
-        "PERMISSION_DENIED",
-        "certificate: a was revoked",
-    )
-    assert "certificate: a was revoked" in caplog.text
-    assert site.events("device-refused") == [{"device": "a", "reason": "certificate: a was revoked"}]
-
-
-def test_revocation_ends_a_live_stream(site, raw):
-    device = raw().say(hello())
-    device.next("welcome")
-    site.fleet.registry.revoke("a")
-    assert device.refusal() == ("PERMISSION_DENIED", "certificate: a was revoked")
-
-
-def test_the_coordinators_certificate_is_no_device(site, raw):
-    key, certificate = site.fleet.coordinator
-    identity = Identity.of(key + certificate, site.fleet.authority.pem)
-    assert raw(identity=identity).say(hello("coordinator")).refusal()[0] in (
-        "UNAVAILABLE",
-        "PERMISSION_DENIED",
-    )
-
-
-def test_a_device_of_the_fleet_is_no_coordinator(site):
-    """A stolen device key must not serve as a coordinator's: it is for clients only."""
-    _, request = new_request("a")
-    certificate = site.fleet.authority.issue_device("a", request)
-    uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(uses) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
 @pytest.mark.parametrize(
@@ -299,18 +152,6 @@ def test_the_same_device_twice_is_one_device_the_newer(site, raw):
     assert first.refusal() == ("ABORTED", "replaced: the device connected again")
 
 
-def test_only_tls_1_3_is_spoken(site):
-    def handshake(version):
-        context = ssl.create_default_context(cadata=site.fleet.authority.pem.decode())
-        context.minimum_version = context.maximum_version = version
-        with socket.create_connection(("127.0.0.1", site.port)) as plain:
-            return context.wrap_socket(plain, server_hostname="127.0.0.1").version()
-
-    assert handshake(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-    with pytest.raises(OSError):
-        handshake(ssl.TLSVersion.TLSv1_2)
-
-
 FRAMES = st.one_of(
     st.binary(max_size=200),
     st.builds(
@@ -358,15 +199,3 @@ def test_no_frames_hurt_the_coordinator(site, raw, frames):
                 grpc.StatusCode.UNKNOWN,
                 grpc.StatusCode.CANCELLED,
             ), error
-
-
-def test_openssl_sees_the_certificate_as_we_do(site, tmp_path):
-    (tmp_path / "ca.pem").write_bytes(site.fleet.authority.pem)
-    (tmp_path / "leaf.pem").write_bytes(site.fleet.coordinator[1])
-    done = subprocess.run(
-        ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "ca.pem", "leaf.pem"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
