@@ -15,24 +15,46 @@ from fedloom_protos.v1.link_pb2_grpc import LinkStub
 CONNECT = "/fedloom.v1.Link/Connect"
 _BODY = b"\x22"  # field 4, of FromDevice as of FromCoordinator: a message
 _DATA = b"\x0a"  # field 1 of Piece: bytes
+_MORE = b"\x10\x01"  # field 2 of Piece: true
 
 Parts = tuple[memoryview, ...]
 
 
 class Chunk:
-    """The body `piece` of a frame: data that lies in one or several places."""
+    """The body `piece` of a frame: data that lies in one or several places.
 
-    def __init__(self, parts: Parts) -> None:
+    Attributes:
+        more: whether the chunk goes on in the next frame.
+    """
+
+    def __init__(self, parts: Parts, more: bool = False) -> None:
         self.parts = parts
+        self.more = more
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return sum(map(len, self.parts))
+
+    def cut(self, size: int) -> "tuple[Chunk, Chunk | None]":
+        """A piece of at most `size` bytes, and what is left behind it."""
+        if self.size <= size:
+            return self, None
+        head, rest = [], []
+        for part in self.parts:
+            head.append(part[:size])
+            rest.append(part[size:])
+            size -= len(head[-1])
+        return Chunk(tuple(head), more=True), Chunk(tuple(rest))
 
 
 def to_wire(message: "Proto | Chunk") -> bytes:
     """A frame's bytes."""
     if not isinstance(message, Chunk):
         return message.SerializeToString()
-    size = sum(len(part) for part in message.parts)
+    size, more = message.size, _MORE if message.more else b""
     inner = _DATA + _varint(size)
-    return b"".join((_BODY, _varint(len(inner) + size), inner, *message.parts))
+    return b"".join((_BODY, _varint(len(inner) + size + len(more)), inner, *message.parts, more))
 
 
 def from_device(frame: bytes) -> "pb.FromDevice | Chunk":
@@ -83,8 +105,10 @@ def _chunk(frame: bytes) -> Chunk | None:
 
 
 def _plain(message: Any) -> Any:
-    """The message, or the chunk that it is where it was written in an unusual way."""
-    return Chunk((memoryview(message.piece.data),)) if kind_of(message) == "piece" else message
+    """The message, or the chunk that it is where that goes on or was written in an unusual way."""
+    if kind_of(message) != "piece":
+        return message
+    return Chunk((memoryview(message.piece.data),), message.piece.more)
 
 
 def _varint(value: int) -> bytes:

@@ -140,6 +140,22 @@ def test_frames_of_every_length_are_taken_apart(size):
         assert sum(map(len, chunk.parts)) == size
 
 
+@given(st.binary(max_size=300), st.integers(0, 300), st.integers(1, 400))
+def test_a_chunk_in_pieces_is_the_chunk(data, middle, size):
+    pieces, rest = [], Chunk((memoryview(data)[:middle], memoryview(data)[middle:]))
+    while rest is not None:
+        piece, rest = rest.cut(size)
+        pieces.append(piece)
+    read = [from_device(to_wire(piece)) for piece in pieces]
+    assert b"".join(part for piece in read for part in piece.parts) == data
+    assert [piece.more for piece in read] == [True] * (len(read) - 1) + [False]
+    assert [piece.size for piece in read[:-1]] == [size] * (len(read) - 1)
+    assert read[-1].size <= size
+    for piece in pieces:
+        whole = pb.Piece(data=b"".join(piece.parts), more=piece.more)
+        assert to_wire(piece) == pb.FromDevice(piece=whole).SerializeToString() or not data
+
+
 @given(st.binary(max_size=40).map(lambda rest: b"\x22" + rest))
 def test_a_frame_that_begins_like_a_chunk_is_read_as_protobuf_reads_it(frame):
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -10,18 +11,34 @@ from fedloom_client.device.desk import Desk
 from fedloom_client.device.systemd import notify
 from fedloom_client.device.telemetry import Meter
 from fedloom_client.frames import Chunk, FramedLinkStub, kind_of
+from fedloom_client.wire import CHUNK
 from fedloom_edge.errors import LinkError
 from fedloom_protos.v1 import link_pb2 as pb
 
 Lazy = Callable[[], Chunk]
 
+SMALLEST = 16 << 10
+"""Bytes of the first piece on a connection: in time on an uplink of 1 kB a second."""
+
 
 class Outbox:
-    """What is to be sent: messages at once, pieces one by one behind them as the stream takes them."""
+    """What is to be sent: messages at once, pieces one by one behind them as the stream takes them.
+
+    A message waits for what is on its way, so a chunk is cut into pieces that the uplink carries from one
+    heartbeat to the next, each sent when the one before has been received; from the first on they grow
+    to what was measured, at most twofold. An uplink that carries a whole chunk is given whole ones.
+
+    Attributes:
+        beat: seconds between two heartbeats.
+    """
 
     def __init__(self) -> None:
+        self.beat = 0.0
         self._messages: deque[pb.FromDevice] = deque()
         self._pieces: deque[Lazy] = deque()
+        self._rest: Chunk | None = None
+        self._size = SMALLEST
+        self._under_way: tuple[int, float] | None = None  # bytes, and when they were sent
         self._something = asyncio.Event()
 
     def put(self, message: pb.FromDevice) -> None:
@@ -34,12 +51,32 @@ class Outbox:
         self._pieces.extend(pieces)
         self._something.set()
 
+    def drop_pieces(self) -> None:
+        """Nobody waits for the pieces any more; a chunk that has begun is given up."""
+        self._pieces.clear()
+        if self._rest is not None:
+            self._rest = Chunk(())
+
+    def received(self) -> None:
+        """The part of a chunk that was under way has arrived."""
+        if self._under_way is not None:
+            size, since = self._under_way
+            carried = size * self.beat / max(time.monotonic() - since, 1e-6)
+            self._size = int(min(max(carried, SMALLEST), 2 * size, CHUNK))
+            self._under_way = None
+            self._something.set()
+
     async def get(self) -> pb.FromDevice | Chunk:
         """The next to send."""
-        while not self._messages and not self._pieces:
+        while not self._messages and (self._under_way or not (self._rest or self._pieces)):
             self._something.clear()
             await self._something.wait()
-        return self._messages.popleft() if self._messages else self._pieces.popleft()()
+        if self._messages:
+            return self._messages.popleft()
+        piece, self._rest = (self._rest or self._pieces.popleft()()).cut(self._size)
+        if piece.more:
+            self._under_way = piece.size, time.monotonic()
+        return piece
 
 
 class Conversation:
@@ -91,7 +128,8 @@ class Conversation:
                 match kind_of(message):
                     case "welcome" if beats is None:
                         welcomed(message.welcome)
-                        beats = asyncio.create_task(self._beat(message.welcome.heartbeat_seconds))
+                        self._outbox.beat = min(max(message.welcome.heartbeat_seconds, 0.2), 300)
+                        beats = asyncio.create_task(self._beat())
                     case "work":
                         self._desk.offer(message.work)
                     case "piece":
@@ -100,8 +138,11 @@ class Conversation:
                         self._outbox.put_pieces(self._desk.give(message.wants))
                     case "acknowledgement":
                         self._desk.acknowledged(message.acknowledgement)
+                    case "received":
+                        self._outbox.received()
                     case "cancel":
                         self._desk.cancelled(message.cancel.work)
+                        self._outbox.drop_pieces()
                     case "drain":
                         self._again = min(max(message.drain.reconnect_seconds, 0.0), 3600.0)
                     case other:
@@ -120,12 +161,12 @@ class Conversation:
             except asyncio.InvalidStateError:  # the stream has ended: the reader knows why
                 await asyncio.sleep(3600)
 
-    async def _beat(self, seconds: float) -> None:
+    async def _beat(self) -> None:
         while True:
             notify("WATCHDOG=1")
             heartbeat = pb.Heartbeat(telemetry=self._meter.read(), work=self._desk.work)
             self._outbox.put(pb.FromDevice(heartbeat=heartbeat))
-            await asyncio.sleep(min(max(seconds, 0.2), 300))
+            await asyncio.sleep(self._outbox.beat)
 
     async def _part(self, call: Any, stopping: asyncio.Event) -> None:
         await stopping.wait()

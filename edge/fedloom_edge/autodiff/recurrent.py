@@ -5,7 +5,8 @@ the gates of every step are recomputed in one product; then, since each pre-acti
 in the gradient of h, one multiplication and one small product a step carry it back; and the gradients of
 the weights are one product over all steps together.
 
-T steps, B examples, I inputs, H units, G gates. They stand as ONNX orders them: z r h for GRU, i o f c for LSTM.
+T steps, B examples, I inputs, H units, G gates, which stand as ONNX orders them: z r h for GRU,
+i o f c for LSTM.
 """
 
 from fedloom_edge.autodiff.directions import Direction, direction, direction_count, pick, stack

@@ -41,7 +41,7 @@ class FromDevice(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., wants: _Optional[_Union[Wants, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class FromCoordinator(_message.Message):
-    __slots__ = ("welcome", "work", "wants", "piece", "acknowledgement", "cancel", "drain")
+    __slots__ = ("welcome", "work", "wants", "piece", "acknowledgement", "cancel", "drain", "received")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
     WANTS_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class FromCoordinator(_message.Message):
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     work: Work
     wants: Wants
@@ -56,7 +57,8 @@ class FromCoordinator(_message.Message):
     acknowledgement: Acknowledgement
     cancel: Cancel
     drain: Drain
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., wants: _Optional[_Union[Wants, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    received: Received
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., wants: _Optional[_Union[Wants, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "device", "version", "board", "trainer", "task", "task_digest", "examples", "validation", "finished")
@@ -193,10 +195,16 @@ class Wants(_message.Message):
     def __init__(self, chunks: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "more")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    more: bool
+    def __init__(self, data: _Optional[bytes] = ..., more: bool = ...) -> None: ...
+
+class Received(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("work", "epoch", "loss")

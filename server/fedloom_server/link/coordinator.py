@@ -30,9 +30,10 @@ from fedloom_protos.v1.link_pb2_grpc import (
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.enrolment import Enrolment, address_of
+from fedloom_server.link.greeting import check_hello
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.jobs import Job, Outcome
-from fedloom_server.link.session import Session, check_hello
+from fedloom_server.link.session import Session
 from fedloom_server.link.telemetry import DeviceLog
 
 log = logging.getLogger("fedloom.link")
@@ -291,7 +292,7 @@ class Coordinator(LinkServicer):
     def _cancel(self) -> None:
         for device, job in self._jobs.items():
             if (session := self._sessions.get(device)) is not None:
-                session.send(cancel=pb.Cancel(work=job.work.id))
+                session.withdraw(job)
         self._jobs = {}
 
     async def _drain(self, reason: str, reconnect_seconds: float) -> None:

@@ -13,8 +13,7 @@ import grpc
 
 from fedloom_client.frames import Chunk, kind_of
 from fedloom_client.wire import (
-    MAX_EXAMPLES,
-    PROTOCOL,
+    CHUNK,
     Assembly,
     Content,
     check_hashes,
@@ -32,7 +31,7 @@ log = logging.getLogger("fedloom.link")
 SILENCE_BEATS = 6
 """Heartbeats that a stream may miss before it is closed."""
 UPLOAD_SECONDS = 60.0
-"""An upload in which no chunk comes for so long is given up: it keeps others waiting."""
+"""An upload keeps others waiting for no longer, and one in which nothing comes for so long is given up."""
 
 
 class Hub(Protocol):
@@ -70,6 +69,8 @@ class Session:
         self._pieces: deque[Callable[[], Chunk]] = deque()
         self._something = asyncio.Event()
         self._receiving: tuple[pb.Result, Assembly] | None = None
+        self._received = 0  # bytes of pieces
+        self._begun = bytearray()  # of a chunk that comes in several pieces
         self._uploading: asyncio.Task[None] | None = None
         self._upload_done = asyncio.Event()
         self._closing: tuple[grpc.StatusCode, str] | None = None
@@ -88,6 +89,13 @@ class Session:
         """Offer a work, first or again."""
         self._pieces.clear()  # of an offer before, which this one replaces
         self.send(work=job.offer())
+
+    def withdraw(self, job: Job) -> None:
+        """No longer wait for a work, nor for the rest of its result."""
+        self.send(cancel=pb.Cancel(work=job.work.id))
+        if self._uploading is not None:
+            self._uploading.cancel()
+        self._receiving = None
 
     def close(self, code: grpc.StatusCode, reason: str) -> None:
         """End the stream when what waits has been sent."""
@@ -211,7 +219,8 @@ class Session:
 
     async def _upload(self, job: Job, result: pb.Result) -> None:
         """Receive a result's arrays, a few devices at a time, and hand it over."""
-        async with self._hub.uploads:
+        async with contextlib.AsyncExitStack() as turn:
+            await turn.enter_async_context(self._hub.uploads)
             assembly = await asyncio.to_thread(self._hub.inbox.receive, result, job.limit)
             for content in job.contents:  # what did not change need not come back
                 _fill(assembly, content)
@@ -219,32 +228,49 @@ class Session:
                 self._upload_done.clear()
                 self._receiving = (result, assembly)
                 self.send(wants=pb.Wants(chunks=assembly.missing))
-                await self._arrival(assembly)
+                await self._arrival(turn)
             self._receiving = None
             self._hub.inbox.keep(result)
         outcome = Outcome(self.device, result.work, result, transfers=job.transfers)
         counted = self._hub.deliver(outcome)
         self.send(acknowledgement=pb.Acknowledgement(work=result.work, counted=counted))
 
-    async def _arrival(self, assembly: Assembly) -> None:
-        """Wait for the last chunk, and no longer than a while for any."""
-        left = -1
-        while len(assembly.missing) != left:
-            left = len(assembly.missing)
+    async def _arrival(self, turn: contextlib.AsyncExitStack) -> None:
+        """Wait for the last chunk while some of it comes; after a while it is the next one's turn."""
+        before = -1
+        while self._received != before:
+            before = self._received
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._upload_done.wait(), UPLOAD_SECONDS)
                 return
-        raise LinkError(f"slow: no chunk came in {UPLOAD_SECONDS:.0f} s")
+            await turn.aclose()
+        raise LinkError(f"slow: nothing of the result came in {UPLOAD_SECONDS:g} s")
 
-    async def _piece(self, chunk: Chunk) -> None:
-        if self._receiving is None:
-            return  # of an upload that was begun again
+    async def _piece(self, piece: Chunk) -> None:
+        self._received += piece.size
+        if piece.more:
+            self.send(received=pb.Received())
+        chunk = self._whole(piece)
+        if chunk is None or self._receiving is None:
+            return  # there is more to come, or it is of an upload that was given up
         _, assembly = self._receiving
         # In a thread: hashing and writing hold nobody else up.
         if not await asyncio.to_thread(_place, assembly, chunk):
             raise LinkError("chunk: it was not asked for, or is not what its hash says")
         if assembly.complete:
             self._upload_done.set()
+
+    def _whole(self, piece: Chunk) -> Chunk | None:
+        """The chunk that a piece is or completes, if it does."""
+        if not (piece.more or self._begun):
+            return piece
+        self._begun += b"".join(piece.parts)
+        if len(self._begun) > CHUNK:
+            raise LinkError(f"chunk: its pieces are more than {CHUNK} bytes")
+        if piece.more:
+            return None
+        whole, self._begun = Chunk((memoryview(self._begun),)), bytearray()
+        return whole if piece.size else None  # an empty piece gives up what was begun
 
 
 def _place(assembly: Assembly, chunk: Chunk) -> bool:
@@ -258,36 +284,3 @@ def _piece_of(job: Job, digest: bytes) -> Chunk:
 def _fill(assembly: Assembly, content: Content) -> None:
     if any(digest in content for digest in assembly.missing):
         assembly.fill(content)
-
-
-def check_hello(message: Any, device: str) -> pb.Hello:
-    """The first message of a stream, if it is a hello that the certificate's holder may say.
-
-    Raises:
-        LinkError: it is not; the message names the rule.
-    """
-    if kind_of(message) != "hello":
-        raise LinkError("protocol: the first message is no hello")
-    hello: pb.Hello = message.hello
-    if hello.protocol != PROTOCOL:
-        raise LinkError(
-            f"version: the device speaks protocol {hello.protocol}, this coordinator {PROTOCOL}; "
-            "install the same fedloom on both"
-        )
-    if hello.device != device:
-        raise LinkError(
-            f"identity: the device calls itself {hello.device[:63]!r}, its certificate says {device}"
-        )
-    texts = {
-        "version": (hello.version, 64),
-        "task": (hello.task, 64),
-        "trainer": (hello.trainer, 64),
-        "board": (hello.board.model, 128),
-        "machine": (hello.board.machine, 32),
-        "system": (hello.board.system, 128),
-    }
-    for rule, (text, most) in texts.items():
-        check_text(rule, text, most)
-    if len(hello.finished) > 64 or max(hello.examples, hello.validation) > MAX_EXAMPLES:
-        raise LinkError("hello: more finished works or examples than can be")
-    return hello

@@ -32,7 +32,7 @@ from fedloom_server.link.artefact import run_artefact
 from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
-from .conftest import AddOne, Site, questions, until
+from .conftest import AddOne, questions, until
 from .thin import ThinLine
 
 RNG = np.random.default_rng(0)
@@ -210,16 +210,8 @@ def test_an_upload_tells_the_agent_its_bandwidth(site):
     assert seconds > 0
 
 
-@pytest.fixture
-def patient(tmp_path):
-    """A site that is content with a heartbeat in 30 s: those of a device queue behind its update."""
-    made = Site(tmp_path / "site", heartbeat=5.0)
-    yield made
-    made.close()
-
-
-def test_over_a_thin_line_the_second_update_is_compressed(patient, device, tmp_path):
-    site, line = patient, ThinLine(patient.port, rate=8000)
+def test_over_a_thin_line_the_second_update_is_compressed(site, device, tmp_path):
+    line = ThinLine(site.port, rate=8000)
     worker = NodeWorker(device.node, Memory(tmp_path / "memory"), None, device.planner)
     site.agent("a", worker, port=line.port, sent=device.book.sent)
     site.grid.gather(1, 20)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedloom_client.wire import Content
+from fedloom_client.wire import CHUNK, Content
 from fedloom_edge.errors import RunError
 from fedloom_protos.v1 import link_pb2 as pb
 
@@ -103,6 +103,26 @@ def test_a_chunk_with_a_wrong_hash_ends_the_stream(site, raw):
     )
 
 
+def test_pieces_of_more_than_a_chunk_end_the_stream(site, raw):
+    device = raw().say(hello())
+    device.next("welcome")
+    piece = pb.FromDevice(piece=pb.Piece(data=bytes(CHUNK // 2), more=True))
+    assert device.say(piece, piece, piece).refusal() == (
+        "INVALID_ARGUMENT",
+        "chunk: its pieces are more than 1048576 bytes",
+    )
+
+
+def test_an_upload_that_stalls_is_ended_though_heartbeats_come(site, raw, monkeypatch):
+    monkeypatch.setattr("fedloom_server.link.session.UPLOAD_SECONDS", 0.2)
+    device, work = asked_for_a_result(site, raw)
+    content = Content({"w": np.ones(1000, np.float32), "b": np.zeros((), np.float32)})
+    device.say(pb.FromDevice(result=pb.Result(work=work.id, examples=1, arrays=content.tensors)))
+    device.next("wants")
+    device.say(*[pb.FromDevice(heartbeat=pb.Heartbeat())] * 3)
+    assert device.refusal() == ("INVALID_ARGUMENT", "slow: nothing of the result came in 0.2 s")
+
+
 @pytest.mark.parametrize(
     ("tensors", "reason"),
     [
@@ -158,7 +178,11 @@ FRAMES = st.one_of(
         lambda w: pb.FromDevice(wants=pb.Wants(chunks=w)).SerializeToString(),
         st.lists(st.binary(max_size=40), max_size=4),
     ),
-    st.builds(lambda d: pb.FromDevice(piece=pb.Piece(data=d)).SerializeToString(), st.binary(max_size=100)),
+    st.builds(
+        lambda d, m: pb.FromDevice(piece=pb.Piece(data=d, more=m)).SerializeToString(),
+        st.binary(max_size=100),
+        st.booleans(),
+    ),
     st.builds(
         lambda w, n, s: pb.FromDevice(
             result=pb.Result(work=w, arrays=pb.Tensors(tensors=[pb.Tensor(name=n, dtype="float32", shape=s)]))

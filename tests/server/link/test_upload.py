@@ -27,7 +27,8 @@ def slow(monkeypatch):
     async def slowly(self, chunk):
         await asyncio.sleep(0.15)
         await place(self, chunk)
-        arrived.append(chunk)
+        if not chunk.more:
+            arrived.append(chunk)
 
     monkeypatch.setattr(Session, "_piece", slowly)
     return arrived
