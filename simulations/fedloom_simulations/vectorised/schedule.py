@@ -12,11 +12,12 @@ from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
 from fedloom_client.seeds import derive_seed, streams
 from fedloom_client.training import Training
+from fedloom_simulations.vectorised.size import TINY
 
 WASTE = 0.2
 """Largest share of a chunk's work that may be padding."""
-_FEWEST = 8  # clients of a chunk, where a cohort is small and a client too
-_TINY = 128  # clients that may be stacked, from which a step costs hardly more for many than for few
+_FEWEST = 3  # clients of a chunk, where a cohort is small
+_CHUNKS = 8  # of a cohort, so that several processes end together
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,24 @@ def steps(examples: int, training: Training) -> int:
     return min(most, training.steps or most)
 
 
-def chunks(examples: Sequence[int], training: Training, largest: int) -> list[list[int]]:
+def chunks(examples: Sequence[int], training: Training, largest: int) -> Sequence[Sequence[int]]:
     """Clients, by their place in `examples`, that are stacked together.
 
     It depends on the cohort alone, not on the machine or the number of workers, and so do results.
     Clients of a chunk are alike in steps and size, in descending order. Clients whose every batch is
     one example are apart: their batch norm works otherwise (`to_training_mode`).
     """
+    return _chunks(tuple(examples), training, largest)
+
+
+@lru_cache(maxsize=4)  # where everybody trains in every round, every round is cut alike
+def _chunks(examples: tuple[int, ...], training: Training, largest: int) -> Sequence[Sequence[int]]:
     alone = [min(n, training.batch_size) == 1 for n in examples]
     order = sorted(
         range(len(examples)), key=lambda i: (alone[i], -steps(examples[i], training), -examples[i], i)
     )
-    if largest < _TINY:  # several processes share the work of models that are not tiny
-        largest = min(largest, max(_FEWEST, math.ceil(len(order) / 4)))
+    if largest < TINY:  # several processes share the work of models that are not tiny
+        largest = min(largest, max(_FEWEST, math.ceil(len(order) / _CHUNKS)))
     found: list[list[int]] = []
     padding = _Padding()
     for place in order:
