@@ -1,7 +1,6 @@
 """The two phases of a round: training, repeated where too few updates are good, and evaluation."""
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from fedloom_client.records import from_record, to_record
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
 from fedloom_server import quarantine
+from fedloom_server.assignments import assignments
 from fedloom_server.guard import Finding
 from fedloom_server.intake import Intake, MeasuringIntake, TrainingIntake
 from fedloom_server.messages import Batch, attach
@@ -23,13 +23,11 @@ from fedloom_server.secure.session import Session
 from fedloom_server.secure.unmasking import UnmaskingError
 from fedloom_server.spread import Spread, spread
 from fedloom_server.stacked import StackedReplies
-from fedloom_server.strategies import is_server_optimizer, nodes_needed
-from fedloom_server.strategy_state import restore_state
+from fedloom_server.strategies import is_server_optimizer
 from fedloom_server.updates import (
     Updates,
     collect,
     same_metrics,
-    split_statistics,
     total_for_strategy,
     uses_evaluations,
 )
@@ -74,7 +72,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> str:
     if opened.updates:
         updates.restore(opened.updates, run.store.get_arrays, opened.batch.reported())
         opened.updates = {}
-    messages = _assignments(run, opened, statistics)
+    messages = assignments(run, opened, statistics)
     suspects = quarantine.Suspects()
     _charge(run, opened, messages)
 
@@ -94,7 +92,7 @@ def _attempt(run: "Federation", opened: OpenRound) -> str:
 def _secure_attempt(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> str:
     """The same with updates that nobody sees; an open round is not saved, it begins anew with other keys."""
     session = Session(run, opened)
-    asked = session.agree(_assignments(run, opened, statistics))
+    asked = session.agree(assignments(run, opened, statistics))
     _charge(run, opened, asked)
     _exchange(run, opened, asked, session, lambda: None)
     opened.train_seconds = opened.elapsed()
@@ -139,56 +137,6 @@ def _aggregate(run: "Federation", opened: OpenRound, replies: list[Message], mea
     opened.train_loss = _figure(metrics, "train-loss")
     opened.aggregate_seconds = opened.elapsed() - opened.train_seconds
     return ""
-
-
-def _assignments(run: "Federation", opened: OpenRound, statistics: frozenset[str]) -> list[Message]:
-    """What the strategy asks of whom, the same whenever it is asked for this round and attempt."""
-    restore_state(run.strategy, run.strategy_state)
-    again = (opened.attempt,) if opened.attempt > 1 else ()
-    run.seed(opened.number, "train", *again)
-    run.roster.left_out = _left_out(run, opened)
-    trained, _ = split_statistics(to_record(run.arrays), statistics)
-    settings = run.plan.training.at_round(opened.number, run.plan.rounds).to_config()
-    orders = run.plan.orders.at_round(opened.number).to_config()
-    config = ConfigRecord({**settings, **orders, "seed": run.plan.seed, "attempt": opened.attempt})
-    messages = list(run.strategy.configure_train(opened.number, trained, config, run.roster))
-    if not isinstance(run.strategy, PrivateMean):  # there everybody takes part by a coin of its own
-        messages = _with_stand_ins(run, opened, messages)
-    run.roster.left_out = set()
-    attach(messages, arrays=to_record(run.arrays), constants=to_record(run.constants))
-    return messages
-
-
-def _left_out(run: "Federation", opened: OpenRound) -> set[int]:
-    """Repeat offenders, the worst first.
-
-    Never so many that the strategy would wait for nodes without end; the most trusted come back first.
-    """
-    excluded = run.roster.excluded & run.declared.keys()
-    count = len(run.declared) - len(excluded)
-    offenders = (run.reputation.benched(opened.number) & run.declared.keys()) - excluded
-    worst_first = run.reputation.trusted_first(offenders)[::-1]
-    return set(worst_first[: max(count - nodes_needed(run.strategy), 0)])
-
-
-def _with_stand_ins(run: "Federation", opened: OpenRound, messages: list[Message]) -> list[Message]:
-    """Who gave no good update in an earlier attempt is replaced by somebody who was not asked, if there is.
-
-    It is not hidden from the strategy, which would ask a fraction of fewer nodes, and so fewer.
-    """
-    if not opened.rows:
-        return messages
-    asked = {message.metadata.dst_node_id for message in messages}
-    failed = {run.roster.node_of(client) for client in opened.rows}
-    others = [node for node in run.roster.get_node_ids() if node not in asked | failed]
-    random.shuffle(others)
-    result = []
-    for message in messages:
-        if message.metadata.dst_node_id in failed and others:
-            kind, group = message.metadata.message_type, message.metadata.group_id
-            message = Message(message.content, others.pop(), kind, group_id=group)
-        result.append(message)
-    return result
 
 
 def _judge(run: "Federation", opened: OpenRound, updates: Updates, suspects: quarantine.Suspects) -> None:

@@ -30,7 +30,7 @@ from fedloom_protos.v1.link_pb2_grpc import (
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.enrolment import Enrolment, address_of
-from fedloom_server.link.greeting import check_hello
+from fedloom_server.link.greeting import check_hello, check_task
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.jobs import Job, Outcome
 from fedloom_server.link.session import Session
@@ -172,7 +172,7 @@ class Coordinator(LinkServicer):
         try:
             first = await asyncio.wait_for(context.read(), HELLO_SECONDS)
             hello = check_hello(first, device)
-            self._check_task(hello)
+            check_task(hello, self._task, self._task_digest)
         except TimeoutError:
             await self._abort(
                 context, device, grpc.StatusCode.DEADLINE_EXCEEDED, f"slow: no hello in {HELLO_SECONDS:g} s"
@@ -227,15 +227,6 @@ class Coordinator(LinkServicer):
         if reason := self._fleet.registry.refuses(serial, device):
             await self._abort(context, device, grpc.StatusCode.PERMISSION_DENIED, reason)
         return device, serial
-
-    def _check_task(self, hello: pb.Hello) -> None:
-        if hello.task != self._task:
-            raise LinkError(
-                f"task: the device has {hello.task!r}, this run is {self._task!r}; "
-                f"set task in the device's device.toml"
-            )
-        if self._task_digest and hello.task_digest != self._task_digest:
-            raise LinkError(f"task: the device's {hello.task!r} is another version; install the same on both")
 
     async def _abort(self, context: Any, device: str, code: grpc.StatusCode, reason: str) -> None:
         log.warning("%s from %s refused: %s", device, address_of(context), reason)

@@ -39,3 +39,17 @@ def check_hello(message: Any, device: str) -> pb.Hello:
     if len(hello.finished) > 64 or max(hello.examples, hello.validation) > MAX_EXAMPLES:
         raise LinkError("hello: more finished works or examples than can be")
     return hello
+
+
+def check_task(hello: pb.Hello, task: str, digest: bytes) -> None:
+    """See that the device has the run's task, in the same version where `digest` tells.
+
+    Raises:
+        LinkError: it has not.
+    """
+    if hello.task != task:
+        raise LinkError(
+            f"task: the device has {hello.task!r}, this run is {task!r}; set task in the device's device.toml"
+        )
+    if digest and hello.task_digest != digest:
+        raise LinkError(f"task: the device's {hello.task!r} is another version; install the same on both")
