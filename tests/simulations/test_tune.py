@@ -57,7 +57,7 @@ def test_costs_are_those_of_the_trials_runs(searched):
     first = trials(searched)[0]
     result = json.loads((searched / "trials" / "0000" / "result.json").read_text())
     assert first["bytes"] == sum(entry["bytes_up"] + entry["bytes_down"] for entry in result["rounds"])
-    assert first["test"] == result["final"]["accuracy"]
+    assert first["value"] == result["rounds"][-1]["federated_accuracy"]
     assert first["samples"] > 0
 
 

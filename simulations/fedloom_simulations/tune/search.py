@@ -15,10 +15,11 @@ from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import RunError
 from fedloom_simulations.tune.plan import SearchPlan, plan_search
 from fedloom_simulations.tune.study import locked, next_trial, open_study
-from fedloom_simulations.tune.summary import TrialTable, write_summary
-from fedloom_simulations.tune.trial import Outcome, begin_worker, run_trial
+from fedloom_simulations.tune.summary import Comparison, TrialTable, write_summary
+from fedloom_simulations.tune.trial import Outcome, begin_worker, run_final, run_trial
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_SEEDS = 3  # of the comparison at the end
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -32,14 +33,15 @@ def search(options: argparse.Namespace) -> int:
         pending = [number for number in range(total) if number not in over]
         if over and pending:
             sys.stdout.write(f"{plan.folder}: {len(over)} trials are done, {len(pending)} are left\n")
-        code = 0
+        code, final = 0, None
         try:
             _run(plan, study, pending, total)
+            final = _compare(plan, study)
         except KeyboardInterrupt:
             code = INTERRUPTED
             sys.stderr.write("fedloom: interrupted; the same command goes on with the search\n")
-        if any(trial.state == TrialState.COMPLETE for trial in study.trials):
-            sys.stdout.write(write_summary(plan, study))
+        if _completed(study):
+            sys.stdout.write(write_summary(plan, study, final))
         elif not code:
             reasons = {trial.user_attrs.get("reason") for trial in study.trials}
             raise RunError(f"no trial of {plan.folder} was completed: {'; '.join(map(str, reasons))}")
@@ -49,12 +51,8 @@ def search(options: argparse.Namespace) -> int:
 def _run(plan: SearchPlan, study: optuna.Study, pending: list[int], total: int) -> None:
     """Keep `--jobs` processes busy until no trial is left."""
     jobs = min(plan.options.jobs, max(len(pending), 1))
-    workers = plan.options, max((os.cpu_count() or 1) // jobs, 1)
     running: dict[Future[Outcome], int] = {}
-    with (
-        TrialTable(plan, total) as table,
-        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_worker, workers) as pool,
-    ):
+    with TrialTable(plan, total) as table, _workers(plan, jobs) as pool:
         while pending or running:
             while pending and len(running) < jobs:
                 number = pending.pop(0)
@@ -63,15 +61,47 @@ def _run(plan: SearchPlan, study: optuna.Study, pending: list[int], total: int) 
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 number = running.pop(future)
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    raise RunError(
-                        "a trial's process was killed (out of memory?); the same command goes on, "
-                        "perhaps with fewer --jobs"
-                    ) from None
-                _tell(study, number, outcome)
+                _tell(study, number, _result(future))
                 table.add(study, number)
+
+
+def _compare(plan: SearchPlan, study: optuna.Study) -> Comparison | None:
+    """The best trial's settings against the defaults, each trained anew with all clients and other seeds.
+
+    The trials' own figures flatter the best of them, since it was chosen by them.
+    """
+    if not _completed(study) or study.best_trial.number == 0:
+        return None
+    best, seeds = study.best_trial, range(plan.options.seed, plan.options.seed + _SEEDS)
+    sys.stdout.write(
+        f"trial {best.number} and the defaults are trained with all clients, {_SEEDS} seeds each\n"
+    )
+    sys.stdout.flush()
+    with _workers(plan, min(plan.options.jobs, 2 * _SEEDS)) as pool:
+        futures = [
+            [pool.submit(run_final, plan.final_run(trial.number, trial.params, seed)) for seed in seeds]
+            for trial in (best, study.trials[0])
+        ]
+        return Comparison(list(seeds), *([_result(future) for future in row] for row in futures))
+
+
+def _workers(plan: SearchPlan, jobs: int) -> ProcessPoolExecutor:
+    given = plan.options, max((os.cpu_count() or 1) // jobs, 1)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_worker, given)
+
+
+def _result(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "a trial's process was killed (out of memory?); the same command goes on, "
+            "perhaps with fewer --jobs"
+        ) from None
+
+
+def _completed(study: optuna.Study) -> bool:
+    return any(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
 def _tell(study: optuna.Study, number: int, outcome: Outcome) -> None:

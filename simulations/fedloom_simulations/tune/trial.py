@@ -1,4 +1,4 @@
-"""One trial: a run like any other, that ends early when it falls behind the others."""
+"""One trial: runs like any other, that end early when they fall behind the other trials'."""
 
 import argparse
 import contextlib
@@ -8,8 +8,10 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 
 from fedloom_edge.errors import FedloomError
@@ -20,6 +22,9 @@ from fedloom_simulations.setup import prepare_run
 from fedloom_simulations.tune.plan import SearchPlan, plan_search
 from fedloom_simulations.tune.study import open_trial
 
+COSTS = ("rounds", "samples", "bytes", "device_seconds")
+_PRUNED = "pruned"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,8 +32,7 @@ class Outcome:
 
     Attributes:
         state: `complete`, `pruned`, or `failed` with a reason.
-        value: the standard metric on the clients' validation parts after the last round.
-        test: the same on the held-out test set; no decision looks at it.
+        value: the standard metric after the last round, on what judges the trial.
         rounds: how many there were.
         samples: examples that the clients computed a step with.
         bytes: what travelled, both ways.
@@ -37,7 +41,6 @@ class Outcome:
 
     state: str
     value: float | None = None
-    test: float | None = None
     rounds: int = 0
     samples: int = 0
     bytes: int = 0
@@ -46,12 +49,27 @@ class Outcome:
 
 
 class Pruning:
-    """Tells the study each round's figure and ends the run when the study says so."""
+    """Tells the study the trial's figure after each round and ends the run when the study says so.
 
-    def __init__(self, trial: optuna.Trial, rounds: int) -> None:
+    The figure of a trial of several runs is the mean of those that are over and of the one at work.
+    """
+
+    def __init__(self, trial: optuna.Trial, plan: SearchPlan) -> None:
         self._trial = trial
-        self._rounds = rounds
+        self._rounds = plan.options.rounds
+        self._folds = plan.folds
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
+        self._sizes: list[int] = []
+        self._figures: list[float] = []
+
+    @property
+    def value(self) -> float | None:
+        """The mean over the samples that the runs were measured on."""
+        return float(np.average(self._figures, weights=self._sizes)) if self._figures else None
+
+    def begin(self, size: int) -> None:
+        """The next run begins, which is measured on `size` samples."""
+        self._sizes = [*self._sizes[: len(self._figures)], size]
 
     def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
         """Nothing: a round decides."""
@@ -59,14 +77,21 @@ class Pruning:
     def round_done(self, entry: Round) -> None:
         """Report the round; `Stopped` if the trial is hopeless."""
         self.report(entry)
-        if entry.number < self._rounds and self._trial.should_prune():
-            raise Stopped(f"pruned after round {entry.number}")
+        over = len(self._sizes) == max(self._folds, 1) and entry.number == self._rounds
+        if entry.number and not over and self._trial.should_prune():
+            raise Stopped(f"{_PRUNED} after round {entry.number}")
 
     def report(self, entry: Round) -> None:
         """Tell the study a round's figure, once."""
-        if entry.federated_metric is not None and entry.number not in self._reported:
-            self._reported.add(entry.number)
-            self._trial.report(entry.federated_metric, entry.number)
+        figure = entry.metric if self._folds else entry.federated_metric
+        if entry.number == 0 or figure is None:
+            return
+        run = len(self._sizes) - 1
+        self._figures[run:] = [figure]
+        step = run * self._rounds + entry.number
+        if step not in self._reported and self.value is not None:
+            self._reported.add(step)
+            self._trial.report(self.value, step)
 
 
 _plan: SearchPlan  # of a worker process
@@ -96,31 +121,60 @@ def run_trial(number: int) -> Outcome:
     Raises:
         KeyboardInterrupt: the user stopped it; it can be gone on with.
     """
-    plan = _plan
-    trial = open_trial(plan, number)
-    folder = plan.run_folder(number)
-    resume = (folder / DATABASE).exists()
-    pruning = Pruning(trial, plan.options.rounds)
-    if resume:
-        with RunStore.open(folder) as store:
-            for entry in store.rounds():
-                pruning.report(entry)
+    trial = open_trial(_plan, number)
+    pruning = Pruning(trial, _plan)
+    total = Outcome("complete")
+    for options in _plan.runs(number, trial.params):
+        run = _run(options, pruning)
+        costs = {name: getattr(total, name) + getattr(run, name) for name in COSTS}
+        total = replace(run, value=pruning.value if run.state != "failed" else None, **costs)
+        if run.state != "complete":
+            break
+    return total
+
+
+def run_final(options: argparse.Namespace) -> Outcome:
+    """Run settings with all clients in a worker process; `value` is the held-out test set's metric.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; it can be gone on with.
+    """
+    return _run(options, None)
+
+
+def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
+    """Begin a run, or go on with it, unless it is over."""
+    resume = (options.out / DATABASE).exists()
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
-            setup = prepare_run(plan.trial_options(number, trial.params), resume=resume)
-            run_session(replace(setup, watchers=(pruning,)), resume=resume)
+            setup = prepare_run(options, resume=resume)
+            if pruning is not None:
+                setup = replace(setup, watchers=(pruning,))
+                pruning.begin(len(setup.shards.data.test) if options.fold else 1)
+            if not (resume and _over(options.out, pruning)):
+                run_session(setup, resume=resume)
         except FedloomError as error:
             return Outcome("failed", reason=str(error))
-    with RunStore.open(folder) as store:
+    with RunStore.open(options.out) as store:
         return _outcome(store)
+
+
+def _over(folder: Path, pruning: Pruning | None) -> bool:
+    """Whether a run that was begun is over, after the study has heard of all its rounds."""
+    with RunStore.open(folder) as store:
+        facts, rounds = store.facts(), store.rounds()
+    if pruning is not None:
+        for entry in rounds:
+            pruning.report(entry)
+    return facts.get("status") == "finished" or str(facts.get("reason")).startswith(_PRUNED)
 
 
 def _outcome(store: RunStore) -> Outcome:
     facts, rounds = store.facts(), store.rounds()
     status, reason = facts["status"], str(facts["reason"])
     state = {"finished": "complete", "interrupted": "pruned"}.get(status, "failed")
-    if state == "pruned" and not reason.startswith("pruned"):
+    if state == "pruned" and not reason.startswith(_PRUNED):
         raise KeyboardInterrupt
     trained = [row for row in store.client_rounds("train") if row.status == "ok"]
     epochs = int(facts["training"]["training.epochs"])
@@ -132,4 +186,4 @@ def _outcome(store: RunStore) -> Outcome:
     }
     if state == "failed" or not rounds:
         return Outcome("failed", reason=reason, **costs)
-    return Outcome(state, rounds[-1].federated_metric, rounds[-1].metric, **costs)
+    return Outcome(state, rounds[-1].metric, **costs)
