@@ -35,8 +35,10 @@ def search(options: argparse.Namespace) -> int:
             sys.stdout.write(f"{plan.folder}: {len(over)} trials are done, {len(pending)} are left\n")
         code, final = 0, None
         try:
-            _run(plan, study, pending, total)
-            final = _compare(plan, study)
+            with _workers(plan) as pool:
+                _run(plan, study, pool, pending, total)
+                if _completed(study) and study.best_trial.number:
+                    final = _compare(plan, study, pool)
         except KeyboardInterrupt:
             code = INTERRUPTED
             sys.stderr.write("fedloom: interrupted; the same command goes on with the search\n")
@@ -48,13 +50,14 @@ def search(options: argparse.Namespace) -> int:
     return code
 
 
-def _run(plan: SearchPlan, study: optuna.Study, pending: list[int], total: int) -> None:
+def _run(
+    plan: SearchPlan, study: optuna.Study, pool: ProcessPoolExecutor, pending: list[int], total: int
+) -> None:
     """Keep `--jobs` processes busy until no trial is left."""
-    jobs = min(plan.options.jobs, max(len(pending), 1))
     running: dict[Future[Outcome], int] = {}
-    with TrialTable(plan, total) as table, _workers(plan, jobs) as pool:
+    with TrialTable(plan, total) as table:
         while pending or running:
-            while pending and len(running) < jobs:
+            while pending and len(running) < plan.options.jobs:
                 number = pending.pop(0)
                 next_trial(plan, study, number)
                 running[pool.submit(run_trial, number)] = number
@@ -65,27 +68,28 @@ def _run(plan: SearchPlan, study: optuna.Study, pending: list[int], total: int) 
                 table.add(study, number)
 
 
-def _compare(plan: SearchPlan, study: optuna.Study) -> Comparison | None:
-    """The best trial's settings against the defaults, each trained anew with all clients and other seeds.
+def _compare(plan: SearchPlan, study: optuna.Study, pool: ProcessPoolExecutor) -> Comparison:
+    """The best trial's settings against the defaults, each trained anew with all clients and several seeds.
 
     The trials' own figures flatter the best of them, since it was chosen by them.
     """
-    if not _completed(study) or study.best_trial.number == 0:
-        return None
-    best, seeds = study.best_trial, range(plan.options.seed, plan.options.seed + _SEEDS)
-    sys.stdout.write(
-        f"trial {best.number} and the defaults are trained with all clients, {_SEEDS} seeds each\n"
-    )
-    sys.stdout.flush()
-    with _workers(plan, min(plan.options.jobs, 2 * _SEEDS)) as pool:
-        futures = [
-            [pool.submit(run_final, plan.final_run(trial.number, trial.params, seed)) for seed in seeds]
-            for trial in (best, study.trials[0])
-        ]
-        return Comparison(list(seeds), *([_result(future) for future in row] for row in futures))
+    sides = study.best_trial, study.trials[0]
+    seeds = range(plan.options.seed, plan.options.seed + _SEEDS)
+    names = [(trial, seed) for trial in sides for seed in seeds]
+    futures = [
+        pool.submit(run_final, plan.final_run(trial.number, trial.params, seed)) for trial, seed in names
+    ]
+    sys.stdout.write("trained with all clients, measured on the held-out test set:\n")
+    outcomes = []
+    for (trial, seed), future in zip(names, futures, strict=True):
+        outcomes.append(_result(future))
+        sys.stdout.write(f"{trial.number:>5}  seed {seed:>3}  {outcomes[-1].said}\n")
+        sys.stdout.flush()
+    return Comparison(list(seeds), outcomes[:_SEEDS], outcomes[_SEEDS:])
 
 
-def _workers(plan: SearchPlan, jobs: int) -> ProcessPoolExecutor:
+def _workers(plan: SearchPlan) -> ProcessPoolExecutor:
+    jobs = plan.options.jobs
     given = plan.options, max((os.cpu_count() or 1) // jobs, 1)
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_worker, given)
 

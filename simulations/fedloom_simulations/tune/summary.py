@@ -64,10 +64,10 @@ class Comparison:
             return "a run failed, so that the two cannot be compared: keep the defaults"
         gains = np.subtract(_values(self.best), _values(self.default)) * (1 if metric == "accuracy" else -1)
         if gains.mean() <= 0:
-            return "there the best trial does not beat the defaults: keep them"
+            return "the best trial does not beat the defaults: keep them"
         if (gains > 0).all():
-            return "there the best trial beats the defaults with every seed"
-        return "there the best trial beats the defaults on average, but not with every seed: it may be chance"
+            return "the best trial beats the defaults with every seed"
+        return "the best trial beats the defaults on average, but not with every seed: it may be chance"
 
 
 def write_summary(plan: SearchPlan, study: optuna.Study, final: Comparison | None) -> str:
@@ -105,12 +105,10 @@ def _final_words(plan: SearchPlan, final: Comparison | None) -> list[str]:
     names = "best.toml (for --config), tune.json, tune.png, study.db, trials/"
     if final is None:
         return [f"{plan.folder}: {names}"]
-    sides = (("best", final.best), ("defaults", final.default))
-    seeds = ", ".join(map(str, final.seeds))
+    best, default = (_mean(runs) for runs in (final.best, final.default))
     return [
-        f"{plan.task.metric} on the held-out test set, seeds {seeds}:",
-        *(f"  {name:>8}: {_mean(runs)} ({', '.join(map(_value, runs))})" for name, runs in sides),
-        final.verdict(plan.task.metric),
+        f"held-out test set, mean of {len(final.seeds)} seeds: best {best}, defaults {default}; "
+        + final.verdict(plan.task.metric),
         f"{plan.folder}: {names}, final/",
     ]
 
@@ -122,10 +120,6 @@ def _values(runs: list[Outcome]) -> list[float]:
 def _mean(runs: list[Outcome]) -> str:
     values = _values(runs)
     return f"{np.mean(values):.5f}" if len(values) == len(runs) else "-"
-
-
-def _value(run: Outcome) -> str:
-    return run.reason if run.value is None else f"{run.value:.5f}"
 
 
 def _figure(trial: FrozenTrial) -> str:

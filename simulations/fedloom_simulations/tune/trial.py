@@ -47,6 +47,11 @@ class Outcome:
     device_seconds: float = 0.0
     reason: str = ""
 
+    @property
+    def said(self) -> str:
+        """The figure, or why there is none."""
+        return self.reason if self.value is None else f"{self.value:.5f}"
+
 
 class Pruning:
     """Tells the study the trial's figure after each round and ends the run when the study says so.
