@@ -41,7 +41,9 @@ def _open(recipe: FoldRecipe) -> "FoldShards":
 
 
 class FoldShards(Shards):
-    """The shards of the clients that are not held out, numbered anew; `data.test` is what the others have.
+    """The shards of the clients that are not held out, numbered anew.
+
+    `data.train` is what these have, and `data.test` what the others have.
 
     Raises:
         InputError: there is no such fold, or clients share their samples.
@@ -59,7 +61,11 @@ class FoldShards(Shards):
         if not 1 <= recipe.fold <= fold_count(clients):
             raise InputError(f"--fold {recipe.fold}: the folds are 1 to {fold_count(clients)}")
         order = generator(recipe.seed, "folds").permutation(clients)
-        held_out = set(order[recipe.fold - 1 :: fold_count(clients)].tolist())
-        test = np.sort(np.concatenate([self.indices[client] for client in sorted(held_out)]))
-        self.data = replace(self.data, test=View(self.data.train, test))
-        self.indices = [self.indices[client] for client in range(clients) if client not in held_out]
+        held_out = order[recipe.fold - 1 :: fold_count(clients)]
+        others = [self.indices[client] for client in range(clients) if client not in held_out]
+        train, test = (
+            np.sort(np.concatenate(part)) for part in (others, [self.indices[c] for c in held_out])
+        )
+        whole = self.data.train
+        self.data = replace(self.data, train=View(whole, train), test=View(whole, test))
+        self.indices = [np.searchsorted(train, indices) for indices in others]

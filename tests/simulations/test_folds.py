@@ -38,6 +38,7 @@ def test_every_client_is_held_out_once_and_trains_in_the_other_folds(clients):
             for part in (shards[k].train, shards[k].validation)
             for sample in key(part)
         ]
+        assert sorted(trained) == key(shards.data.train)
         assert sorted(trained + key(shards.data.test)) == everybody
 
 

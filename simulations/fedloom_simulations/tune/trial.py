@@ -16,6 +16,7 @@ import optuna
 
 from fedloom_edge.errors import FedloomError
 from fedloom_server.commands import Stopped
+from fedloom_server.federation import Plan
 from fedloom_server.store import DATABASE, Round, RunStore
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
         try:
             setup = prepare_run(options, resume=resume)
             if pruning is not None:
-                setup = replace(setup, watchers=(pruning,))
+                setup = replace(setup, plan=_without_baselines(setup.plan), watchers=(pruning,))
                 pruning.begin(len(setup.shards.data.test) if options.fold else 1)
             if not (resume and _over(options.out, pruning)):
                 run_session(setup, resume=resume)
@@ -163,6 +164,11 @@ def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
             return Outcome("failed", reason=str(error))
     with RunStore.open(options.out) as store:
         return _outcome(store)
+
+
+def _without_baselines(plan: Plan) -> Plan:
+    """Trials are held against each other, and a baseline may cost as much as a few rounds."""
+    return replace(plan, task=replace(plan.task, baselines={}))
 
 
 def _over(folder: Path, pruning: Pruning | None) -> bool:
