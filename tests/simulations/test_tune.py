@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from fedloom_client.loading import load_task
 from fedloom_client.space import Choice, Real, Whole, grid
 from fedloom_edge.cli import main
+from fedloom_server.commands import Stopped
+from fedloom_server.store import Round
 from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.tune.command import add_arguments
 from fedloom_simulations.tune.plan import plan_search
 from fedloom_simulations.tune.summary import Comparison
-from fedloom_simulations.tune.trial import Outcome
+from fedloom_simulations.tune.trial import Outcome, Pruning
 
 OPTIONS = ("tabular", "--rounds", "2", "--seed", "3", "--search", "random")
 
@@ -114,6 +117,35 @@ def test_the_end_compares_runs_of_all_clients_on_the_held_out_test_set(folded, t
         result = json.loads((run / "result.json").read_text())
         assert summary["test"]["best"][place]["value"] == result["final"]["accuracy"]
         assert result["clients"] == 5
+
+
+@pytest.mark.parametrize(
+    ("judge", "figures", "ends"),
+    [
+        ("clients", [0.1, 0.1, 0.1, 0.1], (2, 3)),  # not after its first fold, which may be the hardest
+        ("clients", [0.1, 0.99, 0.99, 0.99], None),
+        ("samples", [0.1], (1, 1)),
+        ("samples", [0.9], None),
+    ],
+)
+def test_a_hopeless_trial_ends_after_two_folds_or_a_third_of_its_rounds(judge, figures, ends):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    plan = plan_search(parser.parse_args(["tabular", "--rounds", "3", "--validate", judge]))
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner())
+    for _ in range(5):
+        others = optuna.trial.create_trial(value=0.5, intermediate_values=dict.fromkeys(range(1, 5), 0.5))
+        study.add_trial(others)
+    pruning, at = Pruning(study.ask(), plan), None
+    for fold, figure in enumerate(figures, 1):
+        pruning.begin(10)
+        for number in range(4):
+            entry = Round(number, 0.0, figure, {}, federated_metric=figure if number else None)
+            try:
+                pruning.round_done(entry)
+            except Stopped:
+                at = at or (fold, number)
+    assert at == ends
 
 
 OURS, THEIRS = [0.83, 0.82, 0.81], [0.80, 0.81, 0.80]

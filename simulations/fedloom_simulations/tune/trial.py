@@ -55,9 +55,10 @@ class Outcome:
 
 
 class Pruning:
-    """Tells the study the trial's figure after each round and ends the run when the study says so.
+    """Tells the study the trial's figure as it goes and ends the run when the study says so.
 
-    The figure of a trial of several runs is the mean of those that are over and of the one at work.
+    A trial of one run is held against the others after each round. One of folds is after each fold but
+    the first, by the mean over those so far: one alone would prune by the luck of whom it holds out.
     """
 
     def __init__(self, trial: optuna.Trial, plan: SearchPlan) -> None:
@@ -83,21 +84,27 @@ class Pruning:
     def round_done(self, entry: Round) -> None:
         """Report the round; `Stopped` if the trial is hopeless."""
         self.report(entry)
-        over = len(self._sizes) == max(self._folds, 1) and entry.number == self._rounds
-        if entry.number and not over and self._trial.should_prune():
+        last = max(self._folds, 1), self._rounds
+        if (len(self._sizes), entry.number) != last and self._step(entry) and self._trial.should_prune():
             raise Stopped(f"{_PRUNED} after round {entry.number}")
 
     def report(self, entry: Round) -> None:
-        """Tell the study a round's figure, once."""
+        """Take a round's figure, and tell the study what it completes, once."""
         figure = entry.metric if self._folds else entry.federated_metric
         if entry.number == 0 or figure is None:
             return
-        run = len(self._sizes) - 1
-        self._figures[run:] = [figure]
-        step = run * self._rounds + entry.number
-        if step not in self._reported and self.value is not None:
+        self._figures[len(self._sizes) - 1 :] = [figure]
+        step = self._step(entry)
+        if step and step not in self._reported and self.value is not None:
             self._reported.add(step)
             self._trial.report(self.value, step)
+
+    def _step(self, entry: Round) -> int:
+        """The study's step that a round completes; 0 for none."""
+        fold = len(self._sizes)
+        if not self._folds:
+            return entry.number
+        return fold if fold > 1 and entry.number == self._rounds else 0
 
 
 _plan: SearchPlan  # of a worker process
