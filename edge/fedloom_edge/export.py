@@ -63,7 +63,7 @@ def export_onnx(model: "nn.Module", example: NDArray[Any], path: Path) -> None:
         raise RunError(f"{path}: the model cannot be written as ONNX ({'; '.join(faults)})")
 
 
-def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProto":
+def training_graph(model: "nn.Module", example: NDArray[Any], *, branches: bool = True) -> "onnx.ModelProto":
     """`model` as it trains, for `fedloom_edge.autodiff`: dropout and batch norm are nodes of the graph.
 
     Arrays have their names in the state_dict; the metadata says which are trained, which share memory
@@ -72,6 +72,7 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
     Args:
         model: takes one tensor (B, ...) and returns one tensor; it stays as it is.
         example: one input (1, ...) with the shape and dtype that the graph is to take.
+        branches: whether Python code may look at values, of which the graph keeps the one way it went.
 
     Raises:
         RunError: the exporter has no graph for the model.
@@ -86,7 +87,8 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
     batch = torch.from_numpy(np.repeat(example[:1], 2, axis=0))
     file = io.BytesIO()
     try:
-        with _quiet():
+        with _quiet(), warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             torch.onnx.export(
                 copy.deepcopy(model).train(),  # a batch goes through it, which moves running statistics
                 (batch,),
@@ -101,6 +103,8 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
             )
     except Exception as error:  # exporters fail with any type of error
         raise RunError(f"the model cannot be written as a training graph ({_first_line(error)})") from error
+    if not branches and (looks := _looks_at_values(told)):
+        raise RunError(f"the model's code looks at values ({looks})")
     graph = onnx.load_from_string(file.getvalue())
     _store_constants(graph.graph)
     state = model.state_dict()
@@ -110,6 +114,16 @@ def training_graph(model: "nn.Module", example: NDArray[Any]) -> "onnx.ModelProt
             array.CopyFrom(numpy_helper.from_array(value, array.name))
     helper.set_model_props(graph, _training_metadata(model, {i.name for i in graph.graph.initializer}))
     return graph
+
+
+def _looks_at_values(told: "list[warnings.WarningMessage]") -> str:
+    """What the tracer said of code that is not PyTorch's own, which looks at shapes only."""
+    import torch
+
+    own = str(Path(torch.__file__).parent)
+    kind = torch.jit.TracerWarning  # type: ignore[attr-defined]
+    said = (str(w.message) for w in told if w.category is kind and not w.filename.startswith(own))
+    return next(said, "").partition(". ")[0]
 
 
 def _store_constants(graph: "onnx.GraphProto") -> None:

@@ -12,7 +12,7 @@ Loss = Literal["cross_entropy", "binary_cross_entropy", "mse", "huber"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"]
 
 LR, SEED, STEP, TARGET, MU = "lr", "seed", "step", "y", "mu"
-LOSS, NORM, GRADIENT = "loss", "gradient_norm", "gradient"
+LOSS, NORM, NORMS, GRADIENT = "loss", "gradient_norm", "gradient_norms", "gradient"
 METADATA = "fedloom.step"
 
 

@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError, TrainingError
 from fedloom_edge.heap import trim_heap
-from fedloom_edge.step_settings import LOSS, LR, MU, NORM, SEED, STEP, TARGET, StepSignature, new, start
+from fedloom_edge.step_settings import (
+    LOSS,
+    LR,
+    MU,
+    NORM,
+    NORMS,
+    SEED,
+    STEP,
+    TARGET,
+    StepSignature,
+    new,
+    start,
+)
 
 _BATCH_AXIS = "batch"
 _SMALL_FORWARD, _COPIED = 1 << 18, 1 << 15
@@ -36,12 +48,15 @@ class TrainStep:
     Attributes:
         signature: the names in the graph.
         steps: taken since the arrays were last set.
+        draws: whether the graph draws random numbers, for dropout.
+        norms: of the last step's gradient, one a parameter (P,), where the graph tells them; else (0,).
     """
 
     def __init__(self, graph: Path | bytes, *, batch: int = 0, threads: int = 1) -> None:
         self._graph, self._threads = graph, threads
         self._sessions: dict[int, _Bound] = {}
         self._batch = batch
+        self.norms = np.zeros(0, np.float32)
         self.signature, self._shapes = self._read()
         self._buffers: tuple[Arrays, Arrays] = ({}, {})
         self._current = 0
@@ -51,6 +66,7 @@ class TrainStep:
         self._scalars |= {name: np.zeros((), np.int64) for name in (STEP, SEED)}
         taken = {i.name for i in self._sessions[self._batch].session.get_inputs()}
         self._read_scalars = [self._scalars[n] if n in taken else None for n in (LR, STEP, SEED, MU)]
+        self.draws = SEED in taken
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Start from `arrays`: parameters and running statistics by name; the optimiser's state is zero.
@@ -79,6 +95,10 @@ class TrainStep:
         here = self._buffers[self._current]
         names = (*self.signature.parameters, *self.signature.statistics)
         return {name: here[name].copy() for name in names}
+
+    def before(self, name: str) -> NDArray[np.float32]:
+        """An array as it was before the last step; a view, which the next step overwrites."""
+        return self._buffers[1 - self._current][name]
 
     def check_targets(self, y: NDArray[Any]) -> None:
         """Refuse targets that the loss cannot take; call it once with all of them.
@@ -140,6 +160,8 @@ class TrainStep:
             session = self._session(self._batch)
         self._sessions[self._batch] = _Bound(session)
         outputs = {o.name: tuple(o.shape) for o in session.get_outputs()}
+        if NORMS in outputs:
+            self.norms = np.zeros(len(signature.parameters), np.float32)
         return signature, {name: outputs[new(name)] for name in signature.carried}
 
     def _session(self, batch: int) -> Any:
@@ -165,7 +187,7 @@ class TrainStep:
         if not bound.ready:
             if not self._buffers[0]:
                 raise TrainingError("set_arrays comes before the first step")
-            bound.prepare(self.signature, self._buffers, self._scalars)
+            bound.prepare(self.signature, self._buffers, self._scalars, self.norms)
         return bound
 
 
@@ -249,7 +271,13 @@ class _Bound:
         self._fed: Arrays = {}
         self._results = np.zeros((), np.float32), np.zeros((), np.float32)
 
-    def prepare(self, signature: StepSignature, buffers: tuple[Arrays, Arrays], scalars: Arrays) -> None:
+    def prepare(
+        self,
+        signature: StepSignature,
+        buffers: tuple[Arrays, Arrays],
+        scalars: Arrays,
+        norms: NDArray[np.float32],
+    ) -> None:
         taken = [i.name for i in self.session.get_inputs()]
         self._inputs = tuple(name for name in signature.inputs if name in taken)
         for here, there in (buffers, buffers[::-1]):
@@ -259,6 +287,8 @@ class _Bound:
                     binding.bind_ortvalue_input(name, _ort(value))
             for name, value in zip((LOSS, NORM), self._results, strict=True):
                 binding.bind_ortvalue_output(name, _ort(value))
+            if len(norms):
+                binding.bind_ortvalue_output(NORMS, _ort(norms))
             for name in signature.carried:
                 binding.bind_ortvalue_output(new(name), _ort(there[name]))
             self._bindings.append(binding)

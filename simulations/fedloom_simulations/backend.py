@@ -1,6 +1,6 @@
-"""Whether clients are trained together (`vmap`) or one after the other (`torch`).
+"""How clients are trained: stacked (`vmap`), or one by one by a step graph (`onnx`) or by PyTorch (`torch`).
 
-The choice depends on what is trained and on nothing else: no clock, no machine, no file. Both ways
+The choice depends on what is trained and on nothing else: no clock, no machine, no file. All ways
 compute the same up to rounding, and a run's arrays must be the same bits whenever it is repeated.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from fedloom_edge.arrays import Arrays
 from fedloom_simulations.cohort import Cohort, Job, Phase, allocate
 
-BACKENDS = ("auto", "torch", "vmap")
+BACKENDS = ("auto", "torch", "vmap", "onnx")
 _TOLERANCE = 0.01  # of an update's length after a few steps of plain SGD; rounding makes some 1e-5
 _STEPS = 2
 
@@ -21,7 +21,7 @@ class Choice:
     """A backend, and why.
 
     Attributes:
-        backend: torch or vmap.
+        backend: torch, vmap or onnx.
         reason: for the run's events.
     """
 
@@ -32,8 +32,8 @@ class Choice:
 def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
     """The backend for a phase of training: `wanted`, or for `auto` the one that is faster by rule.
 
-    `vmap` is checked even where it is wanted: the first and the last of the clients stacked first take
-    two steps both ways, and if that does not come to the same, `torch` is taken.
+    Any but `torch` is checked, even where it is wanted: two clients take two steps both ways, and if
+    that does not come to the same, `torch` is taken.
     """
     if wanted == "torch":
         return Choice("torch", "as asked for")
@@ -41,26 +41,36 @@ def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
         return Choice("torch", "DP-SGD takes a client's examples together, not clients")
     if len(clients) < 2:
         return Choice("torch", "there is one client")
+    if wanted != "auto":
+        return _checked(wanted, cohort, phase, clients, "as asked for")
     room = cohort.room(phase)
-    if wanted == "auto" and not room.pays:
+    if not room.heavy and not room.tiny:
+        reason = "steps of this model are short, and as a graph shortest"
+        choice = _checked("onnx", cohort, phase, clients, reason)
+        if choice.backend == "onnx" or not room.pays:
+            return choice
+    if not room.pays:
         return Choice("torch", room.reason)
-    return _checked(cohort, phase, clients, "as asked for" if wanted == "vmap" else room.reason)
+    return _checked("vmap", cohort, phase, clients, room.reason)
 
 
-def _checked(cohort: Cohort, phase: Phase, clients: Job, reason: str) -> Choice:
+def _checked(backend: str, cohort: Cohort, phase: Phase, clients: Job, reason: str) -> Choice:
+    """`backend`, or torch where it does not come to the same."""
     assert phase.training is not None
+    if backend == "onnx" and (obstacle := cohort.obstacle(phase)):
+        return Choice("torch", obstacle)
     short = replace(phase.training, steps=min(phase.training.steps or _STEPS, _STEPS), optimizer="sgd")
-    together, alone = (replace(phase, training=short, stacked=stacked) for stacked in (True, False))
-    job = cohort.plan(together, clients)[0]
+    other, plain = (replace(phase, training=short, backend=name) for name in (backend, "torch"))
+    job = cohort.plan(other, clients)[0]
     if len(job) < 2:
         return Choice("torch", "no two clients of this phase can be stacked")
     compared = job[:1] + job[-1:]
-    updates = [_updates(cohort, form, compared) for form in (together, alone)]
+    updates = [_updates(cohort, form, compared) for form in (other, plain)]
     if cohort.troubles:
         return Choice("torch", cohort.troubles[0])
     if (difference := _difference(*updates)) > _TOLERANCE:
-        return Choice("torch", f"stacked training differs by {difference:.2g} of an update")
-    return Choice("vmap", reason)
+        return Choice("torch", f"training by {backend} differs by {difference:.2g} of an update")
+    return Choice(backend, reason)
 
 
 def _updates(cohort: Cohort, phase: Phase, job: Job) -> Arrays:

@@ -1,4 +1,4 @@
-"""Clients of a phase, trained or measured in this process: stacked, or one after the other."""
+"""Clients of a phase, trained or measured in this process, by any backend."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +12,11 @@ from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.tensors import Fetch
-from fedloom_client.trainer import Assignment, Evaluation
+from fedloom_client.trainer import Assignment, Evaluation, Trainer
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays, arrays_sha256
-from fedloom_edge.errors import FedloomError
+from fedloom_edge.errors import FedloomError, TrainingError
+from fedloom_simulations.graph_training import GraphTraining
 from fedloom_simulations.vectorised.evaluating import evaluate_stacked
 from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
 from fedloom_simulations.vectorised.schedule import chunks
@@ -25,6 +26,7 @@ Allocate = Callable[[Arrays, int], Arrays]
 """(arrays of one client, K) -> room for those of K clients, (K, ...) each."""
 _SEEN = 65_536  # clients whose parts are remembered
 _MEASURED = 4_096  # validation examples that are measured together
+_HANDED = 16  # clients at most that a process is given at a time, where they train one by one by a graph
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,14 @@ class Phase:
         constants: of the preprocessing.
         training: settings; None to measure.
         proximal_mu: FedProx's coefficient.
-        stacked: train clients together, or one after the other.
+        backend: torch, vmap or onnx.
     """
 
     arrays: Arrays
     constants: Arrays
     training: Training | None = None
     proximal_mu: float = 0.0
-    stacked: bool = False
+    backend: str = "torch"
 
 
 Job = list[tuple[int, int]]
@@ -74,13 +76,16 @@ class Cohort:
         self._parts: dict[int, tuple[Indices, Indices]] = {}
         self._prepared: tuple[str, Samples] | None = None
         self._rooms: dict[int, Room] = {}
+        self._graphs = GraphTraining(self.task)
 
     def plan(self, phase: Phase, clients: Job) -> list[Job]:
         """Cut a phase into jobs. It depends on the phase alone, and so do results."""
         if phase.training is None:
-            return self._measuring(clients, together=phase.stacked)
-        if not phase.stacked:
+            return self._measuring(clients, together=phase.backend != "torch")
+        if phase.backend == "torch":
             return [[client] for client in clients]
+        if phase.backend == "onnx":
+            return [clients[i : i + _HANDED] for i in range(0, len(clients), _HANDED)]
         examples = [len(self.parts(client)[0]) for client, _ in clients]
         most = self.room(phase).clients
         return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
@@ -92,11 +97,9 @@ class Cohort:
     def train(self, phase: Phase, job: Job, out: Arrays) -> list[Row]:
         """Train the clients of a job and write their arrays (K, ...) to `out`."""
         began = time.perf_counter()
-        rows = self._train_stacked(phase, job, out) if phase.stacked else [None] * len(job)
+        rows = self._train_otherwise(phase, job, out)
         whole = [
-            self._train_one(phase, client, seed, {name: stack[k] for name, stack in out.items()})
-            if row is None
-            else row
+            self._train_one(phase, client, seed, _part(out, k)) if row is None else row
             for k, ((client, seed), row) in enumerate(zip(job, rows, strict=True))
         ]
         seconds = (time.perf_counter() - began) / len(job)
@@ -141,8 +144,32 @@ class Cohort:
                 self._rooms[size] = Room(1, False, f"the model could not be tried: {error}".splitlines()[0])
         return self._rooms[size]
 
+    def obstacle(self, phase: Phase) -> str:
+        """Why a phase cannot train by step graphs; empty if it can."""
+        assert phase.training is not None
+        base = self._base(phase.constants)
+        return self._graphs.obstacle(phase.arrays, base, phase.training, proximal=phase.proximal_mu > 0)
+
+    def _train_otherwise(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
+        """Rows of the clients that another backend than torch has trained; None for those left to it."""
+        if phase.backend == "vmap":
+            return self._train_stacked(phase, job, out)
+        if phase.backend == "onnx":
+            return [self._train_by_graph(phase, *client, _part(out, k)) for k, client in enumerate(job)]
+        return [None] * len(job)
+
+    def _train_by_graph(self, phase: Phase, client: int, seed: int, out: Arrays) -> "Row | None":
+        assert phase.training is not None
+        trainer = self._graphs.trainer(phase.training.batch_size)
+        try:
+            return self._fitted(trainer, phase, client, seed, out)
+        except TrainingError:  # torch says more of what went wrong
+            return None
+        except Exception as error:  # noqa: BLE001  (whatever it is: torch may do it, or say more)
+            self._trouble(f"some clients train by torch: {error}".splitlines()[0])
+            return None
+
     def _train_stacked(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
-        """Rows of the clients that trained together; None for those that must be looked at alone."""
         assert phase.training is not None
         if phase.training.patience:
             self._trouble("clients train one after the other because training.patience is set")
@@ -165,20 +192,23 @@ class Cohort:
         ]  # fmt: skip
 
     def _train_one(self, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
-        assert phase.training is not None
-        assignment = Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
         try:
-            update = self.trainer.fit(phase.arrays, self._shard(phase, client), assignment)
+            return self._fitted(self.trainer, phase, client, seed, out)
         except FedloomError as error:
             return Row(client, error=str(error))
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
             return Row(client, error=f"{type(error).__name__}: {error}")
+
+    def _fitted(self, trainer: Trainer, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
+        assert phase.training is not None
+        assignment = Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
+        update = trainer.fit(phase.arrays, self._shard(phase, client), assignment)
         for name, array in update.arrays.items():
             out[name][...] = array
         return Row(client, update.examples, dict(update.metrics), update.warnings)
 
     def _evaluations(self, phase: Phase, parts: Sequence[Indices]) -> list[Evaluation]:
-        if not phase.stacked:
+        if phase.backend == "torch":
             base = self._base(phase.constants)
             return [self.trainer.evaluate(phase.arrays, View(base, part)) for part in parts]
         with reproducible(0):
@@ -217,6 +247,10 @@ class Cohort:
     def _trouble(self, text: str) -> None:
         if text not in self.troubles:
             self.troubles.append(text)
+
+
+def _part(stacks: Arrays, k: int) -> Arrays:
+    return {name: stack[k] for name, stack in stacks.items()}
 
 
 def allocate(arrays: Arrays, clients: int) -> Arrays:

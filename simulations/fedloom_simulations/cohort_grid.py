@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Error, Message, MessageType
@@ -39,7 +40,7 @@ class CohortGrid(InlineGrid):
         recipe: of the shards.
         clients: how many.
         mods: what wraps around training, as in `make_client_app`.
-        backend: auto, torch or vmap.
+        backend: auto, torch, vmap or onnx.
         workers: processes; 0 for as many as pay.
         note: is told once what was chosen, and once what could not be stacked.
         chosen: whether the run has begun with `backend`, so that nothing is to be chosen.
@@ -126,13 +127,13 @@ class CohortGrid(InlineGrid):
             return key, known[key]
         arrays, constants = from_record(content.array_records["arrays"]), read_constants(message)
         if message.metadata.message_type == MessageType.EVALUATE:
-            return key, Phase(arrays, constants, stacked=self._stacked)
+            return key, Phase(arrays, constants, backend=self._chosen)
         assignment = read_assignment(message, 0)
         return key, Phase(arrays, constants, assignment.training, assignment.proximal_mu)
 
     @property
-    def _stacked(self) -> bool:
-        return self._choice is not None and self._choice.backend == "vmap"
+    def _chosen(self) -> str:
+        return self._choice.backend if self._choice is not None else "torch"
 
     def _run(
         self, phase: Phase, members: dict[int, Message], asked: Set[int]
@@ -146,9 +147,7 @@ class CohortGrid(InlineGrid):
             if self._choice is None:
                 self._choice = choose(self._backend, self._cohort, phase, clients)
                 self._note(self._choice.backend, self._choice.reason)
-            phase = Phase(
-                phase.arrays, phase.constants, phase.training, phase.proximal_mu, stacked=self._stacked
-            )
+            phase = replace(phase, backend=self._chosen)
         jobs = [job for job in self._cohort.plan(phase, clients) if any(client in asked for client, _ in job)]
         began = time.perf_counter()
         waited = 0.0

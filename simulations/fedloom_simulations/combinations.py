@@ -50,7 +50,7 @@ def refuse_combinations(
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
-    together = arguments.backend == "vmap" or arguments.workers > 1
+    together = arguments.backend in ("vmap", "onnx") or arguments.workers > 1
     central = isinstance(strategy, PrivateMean)
     late = arguments.mode == "async"
     refusals = (
@@ -85,7 +85,7 @@ def refuse_combinations(
             "--faults nan=... changes updates, which --compress encodes before; leave one out",
         ),
         (
-            training.dp_noise and arguments.backend == "vmap",
+            training.dp_noise and arguments.backend in ("vmap", "onnx"),
             "training.dp_noise trains one client at a time, its examples together; leave out --backend",
         ),
         (

@@ -186,7 +186,7 @@ def _check_engine(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--workers {arguments.workers}: give a number of processes, or 0 for as many as pay"
         )
-    if arguments.engine == "ray" and (arguments.backend == "vmap" or arguments.workers):
+    if arguments.engine == "ray" and (arguments.backend in ("vmap", "onnx") or arguments.workers):
         raise InputError(
             "--engine ray trains each client in a process of Ray's; leave out --backend and --workers"
         )

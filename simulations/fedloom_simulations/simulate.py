@@ -54,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=("auto", "torch", "vmap"),
+        choices=("auto", "torch", "vmap", "onnx"),
         default="auto",
-        help="train clients together (vmap), one after the other (torch), or as is faster for the model",
+        help="train clients together (vmap), or one after the other by a graph of the whole step (onnx) or "
+        "by PyTorch (torch); auto: as is faster for the model",
     )
     parser.add_argument(
         "--workers",

@@ -51,6 +51,53 @@ def test_backends_agree_up_to_rounding(simulate):
     )
 
 
+OWN_CODE = "class Own(nn.Linear):\n    def forward(self, x):\n        return super().forward(x.tanh()){}\n"
+
+
+def test_a_graph_of_the_step_gives_what_torch_gives_whatever_the_workers(simulate, task_file):
+    body = OWN_CODE.format("")
+    file = task_file(body, model="lambda: nn.Sequential(Own(4, 16), nn.BatchNorm1d(16), Own(16, 3))")
+    options = ("--rounds", 3, "--clients", 5, "--partition", "quantity:1", "--strategy", "fedprox",
+               "--set", "strategy.proximal_mu=0.1", "--set", "training.batch_size=8")  # fmt: skip
+    torch, graph, two = (simulate(file, *options, *backend) for backend in
+                         (("--backend", "torch"), ("--backend", "onnx"), ("--workers", 2)))  # fmt: skip
+    assert [run.result["backend"] for run in (torch, graph, two)] == ["torch", "onnx", "onnx"], graph.err
+    assert graph.result["arrays_sha256"] == two.result["arrays_sha256"]
+    first, second = (load_arrays(run.folder / "model.safetensors") for run in (torch, graph))
+    for name, array in first.items():
+        assert np.allclose(array, second[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (" * (2 if x.sum().item() > 0 else 1)", "looks at values"),
+        (" * nn.functional.dropout(self.weight[0, :3], 0.5, self.training)", "dropout"),
+        (".sort(1).values", "no gradient rule"),
+    ],
+    ids=["values", "dropout", "sort"],
+)
+def test_what_a_graph_cannot_train_as_torch_does_is_left_to_torch(simulate, task_file, code, reason):
+    file = task_file(OWN_CODE.format(code), model="lambda: Own(4, 3)")
+    runs = [simulate(file, "--rounds", 2, "--backend", name) for name in ("onnx", "torch")]
+    assert runs[0].code == 0, runs[0].err
+    assert runs[0].result["backend"] == "torch"
+    assert runs[0].result["arrays_sha256"] == runs[1].result["arrays_sha256"]
+    with RunStore.open(runs[0].folder) as store:
+        assert reason in store.events("backend")[0]["data"]["reason"]
+
+
+def test_a_step_that_fails_in_a_graph_is_told_in_torchs_words(simulate, task_file):
+    file = task_file(OWN_CODE.format(" * 1e25"), model="lambda: Own(4, 3)")
+    options = ("--rounds", 1, "--set", "training.lr=1e6", "--set", "training.batch_size=8")
+    graph, torch = (
+        simulate(file, *options, "--backend", name).err.partition("; the rounds so far")[0]
+        for name in ("onnx", "torch")
+    )
+    assert "lower training.lr" in graph
+    assert graph == torch
+
+
 def test_auto_stacks_small_models_and_gives_the_same_bits_every_time(simulate):
     first, again = (simulate(*RUN) for _ in range(2))
     assert first.result["backend"] == "vmap"

@@ -40,6 +40,11 @@ class ArtefactGraphs:
         """Second names of shared arrays, which the artefact has once."""
         return self._artefact.manifest.tied
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """None: an artefact's steps are as small as can be."""
+        return ()
+
     def initial_arrays(self, seed: int) -> Arrays:
         """The artefact's arrays, whatever the seed."""
         return initial_arrays(self._artefact)

@@ -30,6 +30,11 @@ class Graphs(Protocol):
         """Second names of shared arrays -> the name that the graphs use."""
         ...
 
+    @property
+    def judged(self) -> Sequence[str]:
+        """Weight matrices whose gradients are watched; none where steps do not tell their norms."""
+        ...
+
     def initial_arrays(self, seed: int) -> Arrays:
         """Arrays of a fresh model."""
         ...
@@ -53,10 +58,11 @@ class TaskGraphs:
     Args:
         task: its model is a torch module.
         trainable: what is trained, as `build_train_step` takes it.
+        branches: as in `training_graph`.
     """
 
-    def __init__(self, task: Task, trainable: str | Sequence[str] = "all") -> None:
-        self._task, self._trainable = task, trainable
+    def __init__(self, task: Task, trainable: str | Sequence[str] = "all", *, branches: bool = True) -> None:
+        self._task, self._trainable, self._branches = task, trainable, branches
         self._models: dict[tuple[Any, ...], onnx.ModelProto] = {}
         self._steps: dict[tuple[Any, ...], TrainStep] = {}
         self._evaluators: dict[tuple[Any, ...], Evaluator] = {}
@@ -71,6 +77,13 @@ class TaskGraphs:
     def tied(self) -> dict[str, str]:
         """Second names of shared parameters."""
         return tied_names(self._module)
+
+    @cached_property
+    def judged(self) -> list[str]:
+        """Weight matrices whose gradients are watched."""
+        from fedloom_client.torch_trainer.gradients import judged_layers
+
+        return list(judged_layers(self._module))
 
     def initial_arrays(self, seed: int) -> Arrays:
         """The arrays that TorchTrainer starts from with this seed."""
@@ -91,7 +104,7 @@ class TaskGraphs:
                 if initialiser.name in arrays:
                     array = np.asarray(arrays[initialiser.name])
                     initialiser.CopyFrom(numpy_helper.from_array(array, initialiser.name))
-            graph = build_train_step(model, settings, trainable=self._trainable, batch=batch)
+            graph = build_train_step(model, settings, trainable=self._trainable, batch=batch, watched=True)
             step = self._steps[key] = TrainStep(graph.SerializeToString(), batch=batch)
             self._constants = {n: a.copy() for n, a in arrays.items() if n not in step.signature.carried}
         return step
@@ -119,7 +132,7 @@ class TaskGraphs:
 
         key = (x.shape[1:], x.dtype.str)
         if key not in self._models:
-            self._models[key] = training_graph(self._module, x[:1])
+            self._models[key] = training_graph(self._module, x[:1], branches=self._branches)
         return self._models[key]
 
     @cached_property

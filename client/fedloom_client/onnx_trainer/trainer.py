@@ -1,6 +1,6 @@
 """OnnxTrainer: TorchTrainer's face and results, by train-step graphs on stock onnxruntime."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedloom_client.batches import cut
 from fedloom_client.early_stopping import Best
+from fedloom_client.gradient_health import GradientHealth, relative
 from fedloom_client.onnx_trainer.graphs import Graphs
 from fedloom_client.samples import Indices, Samples, Shard
 from fedloom_client.seeds import derive_seed, generator
@@ -27,7 +28,7 @@ class OnnxTrainer:
     """Fits arrays on a shard with onnxruntime; nothing of it needs torch or onnx once graphs are there.
 
     Against TorchTrainer: the same batches in the same order and the same arithmetic, so equal results but
-    for rounding; dropout draws other masks; layers are not watched for vanishing gradients.
+    for rounding; dropout draws other masks.
 
     Args:
         graphs: train steps and evaluation.
@@ -75,7 +76,10 @@ class OnnxTrainer:
         def validate() -> float:
             return mean_loss(self._loss, *self._predict(read(), shard.validation))
 
-        return _train(step, shard, assignment, self._take, read, validate if len(shard.validation) else None)
+        judged = self._graphs.judged
+        return _train(
+            step, judged, shard, assignment, self._take, read, validate if len(shard.validation) else None
+        )
 
     def evaluate(self, arrays: Arrays, samples: Samples) -> Evaluation:
         """Loss and metrics of `arrays` on `samples`; zeros where there is no sample."""
@@ -129,6 +133,7 @@ def step_settings(loss: Loss, training: Training, *, proximal: bool, alone: bool
 
 def _train(
     step: TrainStep,
+    judged: Sequence[str],
     shard: Shard,
     assignment: Assignment,
     take: Callable[[Samples, Indices], tuple[NDArray[Any], NDArray[Any]]],
@@ -139,18 +144,19 @@ def _train(
     training, examples = assignment.training, len(shard.train)
     best, order = Best(training.patience), generator(assignment.seed, "order")
     seed = derive_seed(assignment.seed, "dropout")
-    norms: list[float] = []
+    layers = [name for name in judged if name in step.signature.parameters]
+    health = GradientHealth(layers)
     loss_sum, seen, epoch, over, cut_short = 0.0, 0, 0, False, False
     while not over:
         epoch += 1
         epoch_sum, epoch_seen = 0.0, 0
         batches = cut(order.permutation(examples), training.batch_size)
         if training.steps:
-            batches = batches[: training.steps - len(norms)]
+            batches = batches[: training.steps - health.steps]
         for batch in batches:
             x, y = take(shard.train, batch)  # (B, ...), (B, ...)
             loss, norm = step(x, y, lr=training.lr, seed=seed, mu=assignment.proximal_mu)
-            norms.append(norm)
+            health.look(norm, lambda: _ratios(step, layers))
             epoch_sum, epoch_seen = epoch_sum + loss * len(batch), epoch_seen + len(batch)
             if assignment.enough is not None and assignment.enough():
                 cut_short = True
@@ -158,18 +164,29 @@ def _train(
         loss_sum, seen = loss_sum + epoch_sum, seen + epoch_seen
         if assignment.progress is not None:
             assignment.progress(epoch, epoch_sum / epoch_seen)
-        over = epoch == training.epochs or len(norms) == training.steps or cut_short
+        over = epoch == training.epochs or health.steps == training.steps or cut_short
         if not cut_short and training.patience and validate is not None:
             best.note(validate(), read)
             over = over or best.over
     metrics = {
         "train-loss": loss_sum / seen,
-        "gradient-norm": sum(norms) / len(norms),
-        "gradient-norm-max": max(norms),
-        "steps": float(len(norms)),
+        "gradient-norm": health.mean,
+        "gradient-norm-max": health.largest,
+        "steps": float(health.steps),
         "epochs": float(epoch),
     }
-    return Update(best.arrays or read(), min(examples, seen) if cut_short else examples, metrics)
+    counted = min(examples, seen) if cut_short else examples
+    return Update(best.arrays or read(), counted, metrics, health.warnings())
+
+
+def _ratios(step: TrainStep, layers: Sequence[str]) -> dict[str, float]:
+    """Each layer's gradient in the last step, relative to its weights."""
+    norms = dict(zip(step.signature.parameters, step.norms.tolist(), strict=False))  # none told: none
+    return {
+        name: relative(norms[name], float(np.linalg.norm(step.before(name))), step.before(name).size)
+        for name in layers
+        if name in norms
+    }
 
 
 def _ready(x: NDArray[Any]) -> NDArray[Any]:

@@ -1,76 +1,29 @@
-"""Gradient norms of a round, and the layer where gradients vanish or explode."""
+"""A torch model's gradient norms; what they mean is said in `gradient_health`."""
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-EXPLODED = 100.0
-"""Norm of a layer's gradient, relative to its weights', from which it counts as exploding."""
-VANISHED = 1e-4
-"""The same, relative to the layer with the largest, below which a layer counts as starved."""
-# Measured: networks that learn stayed between 9e-4 and 5.4 (the built-in tasks and 20 layers with batch
-# norm); 6 to 15 sigmoid layers and 20 plain ReLU ones gave 5e-7 and less, ReLU layers that start with
-# weights of deviation 1, and a recurrent one with gain 3, gave 1e4 and more.
-LOOK_EVERY = 16
-SPIKE = 10.0
-SMALL_WEIGHT = 1e-3  # a weight of this root mean square counts as this big: layers may start at zero
+from fedloom_client.gradient_health import GradientHealth, relative
 
 
-class GradientHealth:
-    """Norms over a round, before clipping.
-
-    Layers are looked at on every 16th step and when the gradient grows suddenly. All in all that is
-    1 % of a step of the digits model, and 3 % of one of the tabular MLP, which takes 0.3 ms.
-
-    Args:
-        model: its trainable parameters are watched.
-
-    Attributes:
-        steps: steps so far.
-        mean: mean norm over them.
-        largest: largest norm among them.
-    """
+class ModelHealth(GradientHealth):
+    """`GradientHealth` of a model, whose trainable parameters are watched."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.steps, self.mean, self.largest = 0, 0.0, 0.0
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._layers = judged_layers(model)
-        self._looks = 0
-        self._starved: Counter[str] = Counter()
-        self._exploded: dict[str, float] = {}
+        self._judged = judged_layers(model)
+        super().__init__(list(self._judged))
 
-    def look(self) -> float:
+    def take(self) -> float:
         """Take in the gradients of a step; returns their global L2 norm."""
         norm = math.hypot(*(_norm(p.grad) for p in self._parameters))
-        if self.steps % LOOK_EVERY == 0 or norm > SPIKE * self.mean:
-            self._look_at_layers(norm)
-        self.steps += 1
-        self.mean += (norm - self.mean) / self.steps
-        self.largest = max(self.largest, norm)
+        self.look(norm, self._ratios)
         return norm
 
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences that name the worst layer, at most one of a kind."""
-        starved = [name for name in self._layers if self._starved[name] > self._looks / 2]
-        return sentences(self._exploded, starved)
-
-    def _look_at_layers(self, norm: float) -> None:
-        self._looks += 1
-        ratios = {
-            name: _norm(p.grad) / max(_norm(p.detach()), SMALL_WEIGHT * math.sqrt(p.numel()))
-            for name, p in self._layers.items()
-        }
-        exploded = {name: ratio for name, ratio in ratios.items() if ratio > EXPLODED}
-        for name, ratio in exploded.items():
-            self._exploded[name] = max(ratio, self._exploded.get(name, 0.0))
-        if norm == 0 or exploded:  # nothing is left to learn; or every layer looks starved beside one
-            return
-        weak = VANISHED * max(ratios.values(), default=0.0)
-        # All are zero where only the last bias still learns: nothing else gets through a dead layer.
-        self._starved.update(name for name, ratio in ratios.items() if ratio < weak or ratio == 0)
+    def _ratios(self) -> dict[str, float]:
+        return {n: relative(_norm(p.grad), _norm(p.detach()), p.numel()) for n, p in self._judged.items()}
 
 
 def judged_layers(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -82,28 +35,6 @@ def judged_layers(model: nn.Module) -> dict[str, nn.Parameter]:
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return {name: p for name, p in trained if p.ndim > 1 and id(p) not in tables}
-
-
-def sentences(exploded: Mapping[str, float], starved: Sequence[str]) -> tuple[str, ...]:
-    """Sentences that name the worst layer, at most one of a kind.
-
-    Args:
-        exploded: layer -> the largest norm of its gradient, relative to its weights'.
-        starved: layers in the order in which they run.
-    """
-    found: list[str] = []
-    if exploded:
-        layer = max(exploded, key=exploded.__getitem__)
-        found.append(
-            f"gradients explode in layer {layer} (norm {exploded[layer]:.3g} times its weights'); "
-            "lower training.lr or set training.clip_norm"
-        )
-    if starved:  # the first: what vanishes does so on the way from the loss to the input
-        found.append(
-            f"gradients vanish in layer {starved[0]} (norm under {VANISHED:g} of the strongest layer's, "
-            "each relative to its weights'); use normalisation, skip connections or another activation"
-        )
-    return tuple(found)
 
 
 def _norm(tensor: Tensor | None) -> float:

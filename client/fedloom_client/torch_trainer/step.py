@@ -12,7 +12,7 @@ from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.clipping import clip
 from fedloom_client.torch_trainer.failure import not_finite
-from fedloom_client.torch_trainer.gradients import GradientHealth
+from fedloom_client.torch_trainer.gradients import ModelHealth
 from fedloom_client.torch_trainer.losses import LossFunction
 from fedloom_client.torch_trainer.optimisers import Optimiser
 from fedloom_client.trainer import Assignment
@@ -46,7 +46,7 @@ class Step:
         self.start = [_tensor(anchor[name]) if anchor else p.clone() for name, p in own]
         self.offset = [_tensor(offset[name]) for name in named] if offset else []
         self.optimiser = Optimiser(self.parameters, self.training)
-        self.health = GradientHealth(model)
+        self.health = ModelHealth(model)
 
     def batches(self, order: np.random.Generator) -> list[Indices]:
         """An epoch's batches, in the order in which steps are taken on them."""
@@ -64,7 +64,7 @@ class Step:
         """
         value = self._backward(x, y)
         self._pull_to_start()
-        norm = self.health.look()
+        norm = self.health.take()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise not_finite(self.model, x, y, loss=value, epoch=epoch, step=self.health.steps)
         clip([p.grad for p in self.parameters if p.grad is not None], norm, self.training)

@@ -1,7 +1,7 @@
 """Samples as tensors: made once where they fit in memory, batch by batch where they do not."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -29,13 +29,8 @@ class TensorCache:
 
     def fetch(self, samples: Samples) -> Fetch:
         """A function that gives batches of `samples`."""
-        if (pair := self._kept.get(id(samples))) is None:
-            if not self._fits(samples):
-                return lambda indices: self._convert(samples, indices)
-            pair = self._whole(samples)
-            with suppress(TypeError):  # an object that nothing can refer to weakly is converted anew
-                weakref.finalize(samples, self._kept.pop, id(samples), None)
-                self._kept[id(samples)] = pair
+        if (pair := self._pair(samples)) is None:
+            return lambda indices: self._convert(samples, indices)
         x, y = pair
 
         def batch(indices: Indices) -> Pair:
@@ -43,6 +38,23 @@ class TensorCache:
             return x.index_select(0, rows), y.index_select(0, rows)
 
         return batch
+
+    def in_order(self, samples: Samples, size: int) -> Iterator[Pair]:
+        """All of `samples`, so many at a time; memory that the caller must not overwrite."""
+        if (pair := self._pair(samples)) is not None:
+            yield from zip(*(torch.split(part, size) for part in pair), strict=True)
+            return
+        for start in range(0, len(samples), size):
+            yield self._convert(samples, np.arange(start, min(start + size, len(samples))))
+
+    def _pair(self, samples: Samples) -> Pair | None:
+        """The whole samples; None where they do not fit."""
+        if (pair := self._kept.get(id(samples))) is None and self._fits(samples):
+            pair = self._whole(samples)
+            with suppress(TypeError):  # an object that nothing can refer to weakly is converted anew
+                weakref.finalize(samples, self._kept.pop, id(samples), None)
+                self._kept[id(samples)] = pair
+        return pair
 
     def _fits(self, samples: Samples) -> bool:
         kept = sum(x.nbytes + y.nbytes for x, y in self._kept.values())

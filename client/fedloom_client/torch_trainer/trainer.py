@@ -62,8 +62,7 @@ class TorchTrainer:
     def shared(self, arrays: Arrays) -> nn.Module:
         """A model with `arrays` in it, which the next call may overwrite: not to be trained in place.
 
-        It is made once where all of its layers are PyTorch's own, which keep nothing in themselves but
-        arrays: a copy takes longer than a small model's step.
+        It is made once where all of its layers are plain: a copy takes longer than a small model's step.
 
         Raises:
             TrainingError: names, shapes or dtypes are not the model's.
@@ -145,12 +144,9 @@ class TorchTrainer:
     def _predict(self, model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
         """Outputs (N, ...) and targets (N, ...), with dropout off and batch norm's running statistics."""
         model.eval()
-        fetch = self._tensors.fetch(samples)
-        order = np.arange(len(samples))
         outputs, targets = [], []
-        for batch in np.split(order, range(_EVALUATION_BATCH, len(order), _EVALUATION_BATCH)):
-            x, y = fetch(batch)  # (B, ...), (B, ...)
-            outputs.append(model(x))
+        for x, y in self._tensors.in_order(samples, _EVALUATION_BATCH):  # (B, ...), (B, ...)
+            outputs.append(model(x if self._plain else x.clone()))
             targets.append(y)
         return torch.cat(outputs), torch.cat(targets)
 
@@ -160,5 +156,7 @@ class TorchTrainer:
 
 
 def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer is one of PyTorch's own that keeps nothing and writes into nothing but its arrays."""
     kept = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return type(module).__module__.startswith("torch.nn.modules.") and not any(kept)
+    own = type(module).__module__.startswith("torch.nn.modules.")
+    return own and not any(kept) and not getattr(module, "inplace", False)

@@ -24,6 +24,7 @@ from fedloom_edge.step_settings import (
     METADATA,
     MU,
     NORM,
+    NORMS,
     SEED,
     STEP,
     TARGET,
@@ -44,6 +45,7 @@ def build_train_step(
     *,
     trainable: str | Sequence[str] = "all",
     batch: int = _TYPICAL_BATCH,
+    watched: bool = False,
 ) -> onnx.ModelProto:
     """The train step of a model as one graph of standard operators, which stock runtimes run.
 
@@ -54,7 +56,8 @@ def build_train_step(
     graph does not need is no input of it.
 
     Outputs: `loss` () before the step and without the proximal term; `gradient_norm` () over all trained
-    arrays, with the proximal term, before clipping; `new/NAME` for each array, statistic and state.
+    arrays, with the proximal term, before clipping; `new/NAME` for each array, statistic and state; if
+    `watched` also `gradient_norms` (P,), of each trained array by itself.
 
     Everything else in the model is a constant of the graph. A batch normalisation behind a trained array
     uses the batch's moments and updates its statistics (see `StepSettings.batch_statistics`), and every
@@ -66,6 +69,7 @@ def build_train_step(
         settings: loss, optimiser, bounds.
         trainable: `all`, `last:N`, `biases`, `batch-norm`, `lora`, or names or patterns (see `select`).
         batch: the usual batch size; forms are chosen for it, and other sizes work.
+        watched: whether the graph tells the gradient's norm array by array.
 
     Raises:
         InputError: the model cannot be run or differentiated, or `trainable` does not fit it.
@@ -85,7 +89,7 @@ def build_train_step(
             "train a float head, or the float model that it was made of"
         )
     outputs = {LOSS: loss} | {new(name): value for name, value in new_statistics.items()}
-    states = _update(gradients, settings, g, outputs)
+    states = _update(gradients, settings, g, outputs, watched=watched)
     classes = g.values[forward.output].typical[1] if settings.loss == "cross_entropy" else 0
     signature = StepSignature(
         settings=settings,
@@ -152,7 +156,7 @@ def build_input_gradient(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_names(forward: Forward) -> None:
-    reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM, GRADIENT}
+    reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM, NORMS, GRADIENT}
     taken = reserved & {*forward.inputs, *forward.arrays}
     if taken:
         raise InputError(f"the model's {min(taken)!r} has a name that a train step uses; rename it")
@@ -168,15 +172,21 @@ def _declare_targets(forward: Forward, settings: StepSettings, g: Tape) -> None:
 
 
 def _update(
-    gradients: dict[str, str], settings: StepSettings, g: Tape, outputs: dict[str, str]
+    gradients: dict[str, str], settings: StepSettings, g: Tape, outputs: dict[str, str], *, watched: bool
 ) -> tuple[str, ...]:
-    """Write the proximal term, the norm, clipping and updates; returns the states' names."""
+    """Write the proximal term, the norms, clipping and updates; returns the states' names."""
     if settings.proximal:
         for name, gradient in gradients.items():
             wide = g.op("Reshape", MU, g.ints(*[1] * g.values[name].rank))  # see Update._scalar
             pull = g.op("Mul", g.op("Sub", name, start(name)), wide)
             gradients[name] = g.op("Add", gradient, pull)
-    outputs[NORM] = norm = _norm(gradients, g)
+    if watched:
+        squares = [g.op("Reshape", square, g.ints(1)) for square in _squares(gradients, g)]
+        each = g.op("Concat", *squares, axis=0)
+        outputs[NORMS] = g.op("Sqrt", each)
+        outputs[NORM] = norm = g.op("Sqrt", g.op("ReduceSum", each, keepdims=0))
+    else:
+        outputs[NORM] = norm = _norm(gradients, g)
     clipped = _clip(gradients, norm, settings, g)
     update = Update(settings, Scalars(LR, STEP), g)
     states = []
@@ -191,8 +201,11 @@ def _update(
 
 
 def _norm(gradients: dict[str, str], g: Tape) -> str:
-    squares = [g.op("ReduceSumSquare", gradient, keepdims=0) for gradient in gradients.values()]
-    return g.op("Sqrt", g.sum(squares))
+    return g.op("Sqrt", g.sum(_squares(gradients, g)))
+
+
+def _squares(gradients: dict[str, str], g: Tape) -> list[str]:
+    return [g.op("ReduceSumSquare", gradient, keepdims=0) for gradient in gradients.values()]
 
 
 def _clip(gradients: dict[str, str], norm: str, settings: StepSettings, g: Tape) -> dict[str, str]:
@@ -222,6 +235,9 @@ def _model(forward: Forward, signature: StepSignature, outputs: dict[str, str], 
     if MU in read:
         inputs.append(helper.make_tensor_value_info(MU, TensorProto.FLOAT, []))
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in (LOSS, NORM)]
+    if NORMS in outputs:
+        count = [len(signature.parameters)]
+        results.append(helper.make_tensor_value_info(NORMS, TensorProto.FLOAT, count))
     results += [_info(name, g.values[name], new(name)) for name in signature.carried]
     graph = helper.make_graph(
         nodes, "train_step", inputs, results, [i for i in g.initialisers() if i.name in read]

@@ -17,6 +17,7 @@ Values = Mapping[str, Tensor]
 """A layer's own parameters and buffers by name, (K, ...) each."""
 Form = Callable[[Any, Values, Tensor, Stack], Tensor]
 """(layer, its values, inputs (K, B, ...), clients) -> outputs (K, B, ...)."""
+_NARROW = 32  # outputs of a dense layer
 
 
 class Chain:
@@ -24,14 +25,16 @@ class Chain:
 
     Attributes:
         turned: names of weights that are kept transposed, (K, I, O), so that their gradients come out
-            contiguous without a copy.
+            contiguous without a copy. Those of layers with few outputs are not: see `_linear`.
     """
 
     def __init__(self, layers: list[tuple[nn.Module, Form, dict[str, str]]]) -> None:
         self._layers = layers
         modules = [layer for layer, *_ in layers]
         self._runs = [run_length(modules[place:]) for place in range(len(modules))]
-        self.turned = frozenset(names["weight"] for layer, _, names in layers if type(layer) is nn.Linear)
+        self.turned = frozenset(
+            names["weight"] for layer, _, names in layers if type(layer) is nn.Linear and not _narrow(layer)
+        )
 
     @classmethod
     def of(cls, model: nn.Module) -> "Chain | None":
@@ -89,9 +92,19 @@ def _watched(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
+def _narrow(layer: nn.Linear) -> bool:
+    return layer.out_features < _NARROW
+
+
 def _linear(layer: Any, own: Values, x: Tensor, stack: Stack) -> Tensor:
     flat = x.reshape(len(x), -1, x.shape[-1])
-    weight = own["weight"]  # (K, I, O)
+    weight = own["weight"]  # (K, I, O), or of few outputs (K, O, I)
+    if _narrow(layer):
+        # Products whose innermost axis is that of the inputs: 0.6 and 0.3 ms forward and backward for 152
+        # clients, 784 inputs and 10 outputs, where the other way takes 1.1 and 1.8.
+        out = torch.bmm(weight, flat.mT)
+        out = out + own["bias"].unsqueeze(2) if "bias" in own else out
+        return out.mT.contiguous().view(*x.shape[:-1], -1)
     out = torch.baddbmm(own["bias"].unsqueeze(1), flat, weight) if "bias" in own else torch.bmm(flat, weight)
     return out.view(*x.shape[:-1], -1)
 

@@ -1,19 +1,19 @@
-"""Gradient norms of K clients at once; what they mean is said in `torch_trainer.gradients`."""
+"""Gradient norms of K clients at once; what they mean is said in `gradient_health`."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedloom_client.torch_trainer.gradients import (
+from fedloom_client.gradient_health import (
     EXPLODED,
     LOOK_EVERY,
     SMALL_WEIGHT,
     SPIKE,
     VANISHED,
-    judged_layers,
     sentences,
 )
+from fedloom_client.torch_trainer.gradients import judged_layers
 
 
 class StackedHealth:

@@ -108,14 +108,15 @@ def _feature_dropout(
 
 def drop(stack: Stack, p: float, ones: tuple[int, ...], x: Tensor) -> Tensor:
     """x (K, B, ...) times a mask of (K, B, ...), or of (K, B, C, *ones) for whole features."""
-    noise = x.new_zeros(*x.shape[: x.ndim - len(ones)], *ones)
+    full = min(stack.sizes) == x.shape[1]
+    noise = (x.new_empty if full else x.new_zeros)(*x.shape[: x.ndim - len(ones)], *ones)
     generators = stack.generators.first(len(stack.sizes))
     for k, (size, generator) in enumerate(zip(stack.sizes, generators, strict=True)):
-        # Numbers are drawn in the order of memory, so the axes of a client's mask must lie as its input's.
-        like = noise[k, :size] if ones else torch.empty_like(x[k, :size])
-        drawn = like.bernoulli_(1 - p, generator=generator)
-        if not ones:
-            noise[k, :size] = drawn
+        mask = noise[k, :size]
+        if ones or x[k, :size].is_contiguous():
+            mask.bernoulli_(1 - p, generator=generator)
+        else:  # numbers are drawn in the order of memory, so the mask's axes must lie as the input's
+            mask.copy_(torch.empty_like(x[k, :size]).bernoulli_(1 - p, generator=generator))
     return x * noise.div_(1 - p) if p < 1 else x * noise
 
 

@@ -12,11 +12,12 @@ from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
 from fedloom_client.seeds import derive_seed, streams
 from fedloom_client.training import Training
+from fedloom_simulations.vectorised.size import TINY
 
 WASTE = 0.2
 """Largest share of a chunk's work that may be padding."""
-_FEWEST = 8  # clients of a chunk, where a cohort is small and a client too
-_TINY = 128  # clients that may be stacked, from which a step costs hardly more for many than for few
+_FEWEST = 3  # clients of a chunk, where a cohort is small
+_CHUNKS = 8  # of a cohort, so that several processes end together
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def chunks(examples: Sequence[int], training: Training, largest: int) -> list[li
     order = sorted(
         range(len(examples)), key=lambda i: (alone[i], -steps(examples[i], training), -examples[i], i)
     )
-    if largest < _TINY:  # several processes share the work of models that are not tiny
-        largest = min(largest, max(_FEWEST, math.ceil(len(order) / 4)))
+    if largest < TINY:  # several processes share the work of models that are not tiny
+        largest = min(largest, max(_FEWEST, math.ceil(len(order) / _CHUNKS)))
     found: list[list[int]] = []
     padding = _Padding()
     for place in order:

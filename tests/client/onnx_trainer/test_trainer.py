@@ -182,6 +182,22 @@ def test_a_loss_that_is_not_finite_names_the_step():
         ours.fit(ours.initial_arrays(0), own, Assignment(training=Training(), seed=3))
 
 
+@pytest.mark.parametrize(("scale", "warned"), [(0.1, "vanish in layer 0.weight"), (1.0, "")])
+def test_vanishing_gradients_are_told_as_torch_tells_them(scale, warned):
+    def model():
+        layers = [part for _ in range(8) for part in (nn.Linear(4, 4), nn.Sigmoid() if warned else nn.Tanh())]
+        for layer in layers[::2]:
+            nn.init.normal_(layer.weight, std=scale)
+        return nn.Sequential(*layers, nn.Linear(4, 3))
+
+    theirs, ours = pair(small(model))
+    assignment = Assignment(training=Training(optimizer="sgd", lr=0.01), seed=3)
+    said = [t.fit(theirs.initial_arrays(0), shard(), assignment).warnings for t in (ours, theirs)]
+    assert said[0] == said[1]
+    assert warned in "".join(said[0])
+    assert bool(said[0]) == bool(warned)
+
+
 def test_partial_work_is_the_steps_before_the_end_and_counts_what_was_seen():
     task = importlib.import_module("fedloom_client.tasks.tabular").task
     training = dataclasses.replace(task.training, batch_size=8, epochs=3)

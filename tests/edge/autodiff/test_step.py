@@ -85,6 +85,19 @@ def test_frozen_layers_have_neither_state_nor_backward_nodes():
     }  # fmt: skip
 
 
+def test_a_watched_step_tells_each_arrays_gradient_and_computes_the_same():
+    model = model_of(network())
+    x, y = batch()
+    plain, watched = (loaded(model, StepSettings(optimizer="sgd"), watched=w) for w in (False, True))
+    start = watched.arrays()
+    assert watched(x, y, lr=0.5) == pytest.approx(plain(x, y, lr=0.5))
+    assert len(plain.norms) == 0
+    for name, norm in zip(watched.signature.parameters, watched.norms, strict=True):
+        np.testing.assert_array_equal(watched.before(name), start[name])
+        moved = np.linalg.norm(watched.arrays()[name] - start[name])
+        assert moved == pytest.approx(0.5 * norm, rel=1e-3, abs=1e-6), name
+
+
 def test_batch_norm_before_every_trained_array_keeps_its_statistics():
     assert loaded(model_of(network()), trainable="last:2").signature.statistics == ()
     assert loaded(model_of(network())).signature.statistics == ("1.running_mean", "1.running_var")

@@ -1,0 +1,60 @@
+"""Clients one after the other by a train-step graph on onnxruntime: no Python and no autograd in a step."""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom_client.onnx_trainer import OnnxTrainer
+from fedloom_client.onnx_trainer.graphs import TaskGraphs
+from fedloom_client.onnx_trainer.trainer import step_settings
+from fedloom_client.samples import Samples
+from fedloom_client.task import Task
+from fedloom_client.training import Training
+from fedloom_edge.arrays import Arrays
+from fedloom_edge.errors import FedloomError
+from fedloom_edge.step_settings import StepSettings
+from fedloom_edge.train_step import TrainStep
+
+
+class GraphTraining:
+    """The trainers of a task, one a batch size; a process that was forked makes its own."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._made: dict[tuple[int, int], tuple[OnnxTrainer, _Graphs]] = {}
+
+    def trainer(self, batch: int) -> OnnxTrainer:
+        """For clients whose batches have `batch` examples, or fewer."""
+        return self._pair(batch)[0]
+
+    def obstacle(self, arrays: Arrays, samples: Samples, training: Training, *, proximal: bool) -> str:
+        """Why the model has no graph that trains it as PyTorch does; empty where it has one."""
+        x, _ = samples.take(np.arange(1))
+        settings = step_settings(self._task.loss, training, proximal=proximal, alone=training.batch_size == 1)
+        try:
+            graphs = self._pair(training.batch_size)[1]
+            x = np.asarray(x, np.float32 if x.dtype.kind == "f" else np.int64)
+            step = graphs.step(settings, arrays, x, training.batch_size)
+        except FedloomError as error:
+            return str(error).splitlines()[0]
+        return "dropout in a graph draws other masks" if step.draws else ""
+
+    def _pair(self, batch: int) -> "tuple[OnnxTrainer, _Graphs]":
+        key = (os.getpid(), batch)
+        if key not in self._made:
+            graphs = _Graphs(self._task, batch)
+            self._made[key] = OnnxTrainer(graphs, self._task.loss, self._task.metrics), graphs
+        return self._made[key]
+
+
+class _Graphs(TaskGraphs):
+    """Graphs of one batch size: those of every size that a client may have would each take time to build."""
+
+    def __init__(self, task: Task, batch: int) -> None:
+        super().__init__(task, branches=False)
+        self._batch = batch
+
+    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
+        return super().step(settings, arrays, x, self._batch)
