@@ -61,7 +61,7 @@ def _checked(backend: str, cohort: Cohort, phase: Phase, clients: Job, reason: s
         return Choice("torch", obstacle)
     short = replace(phase.training, steps=min(phase.training.steps or _STEPS, _STEPS), optimizer="sgd")
     other, plain = (replace(phase, training=short, backend=name) for name in (backend, "torch"))
-    job = cohort.plan(other, clients)[0]
+    job = cohort.plan(other, clients)[0] if backend == "vmap" else clients
     if len(job) < 2:
         return Choice("torch", "no two clients of this phase can be stacked")
     compared = job[:1] + job[-1:]

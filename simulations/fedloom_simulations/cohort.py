@@ -1,5 +1,6 @@
 """Clients of a phase, trained or measured in this process, by any backend."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ Allocate = Callable[[Arrays, int], Arrays]
 """(arrays of one client, K) -> room for those of K clients, (K, ...) each."""
 _SEEN = 65_536  # clients whose parts are remembered
 _MEASURED = 4_096  # validation examples that are measured together
-_HANDED = 16  # clients at most that a process is given at a time, where they train one by one by a graph
+# What a process is given at a time where clients train one by one: at most so many clients, so large a
+# part of all, and so many bytes of arrays.
+_HANDED, _PART, _HANDED_BYTES = 16, 1 / 32, 64_000_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,9 @@ class Cohort:
         """Cut a phase into jobs. It depends on the phase alone, and so do results."""
         if phase.training is None:
             return self._measuring(clients, together=phase.backend != "torch")
-        if phase.backend == "torch":
-            return [[client] for client in clients]
-        if phase.backend == "onnx":
-            return [clients[i : i + _HANDED] for i in range(0, len(clients), _HANDED)]
+        if phase.backend != "vmap":
+            size = _handed(phase.arrays, len(clients))
+            return [clients[i : i + size] for i in range(0, len(clients), size)]
         examples = [len(self.parts(client)[0]) for client, _ in clients]
         most = self.room(phase).clients
         return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
@@ -247,6 +249,11 @@ class Cohort:
     def _trouble(self, text: str) -> None:
         if text not in self.troubles:
             self.troubles.append(text)
+
+
+def _handed(arrays: Arrays, clients: int) -> int:
+    fitting = _HANDED_BYTES // max(sum(array.nbytes for array in arrays.values()), 1)
+    return max(1, min(_HANDED, math.ceil(clients * _PART), fitting))
 
 
 def _part(stacks: Arrays, k: int) -> Arrays:

@@ -49,6 +49,7 @@ SIMULATE: Table = {
         "inline": (),
         "torch": ("--backend", "torch"),
         "vmap": ("--backend", "vmap"),
+        "onnx": ("--backend", "onnx"),
         "workers": ("--workers", "2"),
         "ray": ("--engine", "ray"),
     },

@@ -59,13 +59,22 @@ def test_a_graph_of_the_step_gives_what_torch_gives_whatever_the_workers(simulat
     file = task_file(body, model="lambda: nn.Sequential(Own(4, 16), nn.BatchNorm1d(16), Own(16, 3))")
     options = ("--rounds", 3, "--clients", 5, "--partition", "quantity:1", "--strategy", "fedprox",
                "--set", "strategy.proximal_mu=0.1", "--set", "training.batch_size=8")  # fmt: skip
-    torch, graph, two = (simulate(file, *options, *backend) for backend in
-                         (("--backend", "torch"), ("--backend", "onnx"), ("--workers", 2)))  # fmt: skip
+    torch, graph, two = (
+        simulate(file, *options, "--backend", name, "--workers", workers)
+        for name, workers in (("torch", 1), ("onnx", 1), ("onnx", 2))
+    )
     assert [run.result["backend"] for run in (torch, graph, two)] == ["torch", "onnx", "onnx"], graph.err
     assert graph.result["arrays_sha256"] == two.result["arrays_sha256"]
     first, second = (load_arrays(run.folder / "model.safetensors") for run in (torch, graph))
     for name, array in first.items():
         assert np.allclose(array, second[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize(("width", "backend"), [(8, "vmap"), (400, "onnx")])
+def test_auto_stacks_tiny_models_and_takes_a_graph_for_small_ones(simulate, task_file, width, backend):
+    model = f"lambda: nn.Sequential(Own(4, {width}), Own({width}, {width}), Own({width}, 3))"
+    run = simulate(task_file(OWN_CODE.format(""), model=model), "--rounds", 1)
+    assert run.result["backend"] == backend
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import random
 import sys
 import tempfile
@@ -137,7 +138,7 @@ class Side:
 
 
 def loop(workload: Workload) -> Clock:
-    """Federated averaging as a plain loop over clients, one thread."""
+    """Federated averaging as a plain loop over clients."""
     side, clock = Side(workload), Clock()
     for _ in range(workload.rounds):
         clock.start()
@@ -158,7 +159,7 @@ def loop(workload: Workload) -> Clock:
 
 
 def pooled(workload: Workload) -> Clock:
-    """As many steps of the same batch size on one model: what the training alone must cost, one thread."""
+    """As many steps of the same batch size on one model: what the training alone must cost."""
     side, clock = Side(workload), Clock()
     for _ in range(workload.rounds):
         cohort = random.sample(range(len(side.shards)), max(int(len(side.shards) * workload.fraction), 1))
@@ -171,7 +172,7 @@ def pooled(workload: Workload) -> Clock:
 
 
 def fedloom(workload: Workload, backend: str) -> Clock:
-    """`fedloom simulate` in one process."""
+    """`fedloom simulate`, in one process on one thread, else in as many as it takes by itself."""
     from fedloom_simulations.collector import settling
     from fedloom_simulations.simulate import add_arguments
 
@@ -184,7 +185,8 @@ def fedloom(workload: Workload, backend: str) -> Clock:
     with tempfile.TemporaryDirectory() as folder:
         sets = [f"strategy.fraction_train={workload.fraction}", "strategy.fraction_evaluate=0"]
         options = [workload.task, "--clients", str(workload.clients), "--rounds", str(workload.rounds)]
-        options += ["--partition", workload.partition, "--backend", backend, "--workers", "1"]
+        workers = 1 if torch.get_num_threads() == 1 else 0
+        options += ["--partition", workload.partition, "--backend", backend, "--workers", str(workers)]
         options += ["--out", f"{folder}/run", *(word for setting in sets for word in ("--set", setting))]
         setup = prepare_run(parser.parse_args(options))
         if run_session(replace(setup, watchers=[clock])):
@@ -273,7 +275,7 @@ def _tensors(samples: Any) -> tuple[Tensor, Tensor]:
 
 SIDES: dict[str, Callable[[Workload], Clock]] = {
     "fedloom": lambda workload: fedloom(workload, "auto"),
-    "fedloom torch": lambda workload: fedloom(workload, "torch"),
+    **{f"fedloom {name}": partial(fedloom, backend=name) for name in ("torch", "vmap", "onnx")},
     "loop": loop,
     "pooled": pooled,
     "flower": flower,
@@ -283,7 +285,7 @@ SIDES: dict[str, Callable[[Workload], Clock]] = {
 
 def main() -> None:
     """Run one side of one workload."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     name, workload = sys.argv[1], WORKLOADS[sys.argv[2]]
     if len(sys.argv) > 3:
         workload = replace(workload, rounds=int(sys.argv[3]))

@@ -39,12 +39,12 @@ class Cost:
     megabytes: float
 
 
-def measure(side: str, name: str, rounds: int = 0) -> Cost | None:
+def measure(side: str, name: str, rounds: int = 0, threads: int = 1) -> Cost | None:
     """Run one side of a workload; None where it fails, which is said."""
     more = [str(rounds)] if rounds else []
     command = [sys.executable, "-m", "fedloom_simulations.benchmarks.peers", side, name, *more]
     began = time.perf_counter()
-    environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
+    environment = {**os.environ, "RAY_DEDUP_LOGS": "0", "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
@@ -118,14 +118,16 @@ HEAD = (
 )
 
 
-def compare(name: str, sides: Sequence[str], runs: int, rounds: int) -> tuple[str, list[Point]]:
+def compare(
+    name: str, sides: Sequence[str], runs: int, rounds: int, threads: int = 1
+) -> tuple[str, list[Point]]:
     """Rows of the table for a workload, and points of the plot."""
     known = WORKLOADS[name].task.rpartition(":")[2] in MODELS  # to scripts that import nothing of fedloom
     sides = [side for side in sides if known or side not in PEERS]
     costs: dict[str, list[Cost]] = {side: [] for side in sides}
     for _ in range(runs):
         for side in sides:
-            if (cost := measure(side, name, rounds)) is not None:
+            if (cost := measure(side, name, rounds, threads)) is not None:
                 costs[side].append(cost)
     middle = {
         side: Cost(*map(median, zip(*map(astuple, own), strict=True))) for side, own in costs.items() if own
@@ -152,6 +154,9 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=list(MINUTES), choices=[*WORKLOADS, []])
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="fewer or more than a workload's own")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each side; above 1 fedloom forks as it likes"
+    )
     parser.add_argument("--sides", nargs="+", default=None, choices=SIDES)
     parser.add_argument("--write", metavar="SECTION", help="of docs/benchmarks.md, to put the table in")
     arguments = parser.parse_args()
@@ -160,7 +165,7 @@ def main() -> None:
     points: list[Point] = []
     sys.stdout.write(HEAD)
     for name in arguments.workloads:
-        rows, more = compare(name, sides, arguments.runs, arguments.rounds)
+        rows, more = compare(name, sides, arguments.runs, arguments.rounds, arguments.threads)
         table, points = table + rows, points + more
         sys.stdout.write(rows)
         sys.stdout.flush()

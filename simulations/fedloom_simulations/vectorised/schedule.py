@@ -49,13 +49,18 @@ def steps(examples: int, training: Training) -> int:
     return min(most, training.steps or most)
 
 
-def chunks(examples: Sequence[int], training: Training, largest: int) -> list[list[int]]:
+def chunks(examples: Sequence[int], training: Training, largest: int) -> Sequence[Sequence[int]]:
     """Clients, by their place in `examples`, that are stacked together.
 
     It depends on the cohort alone, not on the machine or the number of workers, and so do results.
     Clients of a chunk are alike in steps and size, in descending order. Clients whose every batch is
     one example are apart: their batch norm works otherwise (`to_training_mode`).
     """
+    return _chunks(tuple(examples), training, largest)
+
+
+@lru_cache(maxsize=4)  # where everybody trains in every round, every round is cut alike
+def _chunks(examples: tuple[int, ...], training: Training, largest: int) -> Sequence[Sequence[int]]:
     alone = [min(n, training.batch_size) == 1 for n in examples]
     order = sorted(
         range(len(examples)), key=lambda i: (alone[i], -steps(examples[i], training), -examples[i], i)

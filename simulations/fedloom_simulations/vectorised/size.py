@@ -59,10 +59,10 @@ def room_for(model: nn.Module, x: Tensor) -> Room:
     fitting = max(1, min(_MOST, _ROOM // one))
     heavy = max(work, default=0) >= _HEAVY
     chain = Chain.of(model)
-    if chain is None:
-        what = "convolutions fill a processor" if heavy else "clients of a model with code of its own"
-        return Room(fitting, False, f"{what} one after the other", heavy)
-    if chain.works_apart(x):
+    if chain is None and (heavy or fitting < TINY):  # under vmap only calls are saved, not their work
+        what = "its convolutions are" if heavy else "a model with code of its own is"
+        return Room(fitting, False, f"{what} faster one client after the other", heavy)
+    if chain is not None and chain.works_apart(x):
         more = min(_MOST, max(_FEW, _APART * fitting), _ROOM_APART // one)
         reason = "convolutions with channels innermost, client by client"
         return Room(max(fitting, more), more > 1, reason, heavy)

@@ -1,5 +1,6 @@
 """fluke 0.8 (Polato et al., 2024): PYTHON fluke_side.py FILE."""
 
+import os
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from models import MODELS
 
 def main() -> None:
     """Run the workload."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     given, laps = Given.read(), Laps()
     settings = given.settings
     environment = FlukeENV()

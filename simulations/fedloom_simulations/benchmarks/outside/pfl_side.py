@@ -1,5 +1,6 @@
 """pfl-research 0.6 (Granqvist et al., 2024), as its own benchmarks set it up: PYTHON pfl_side.py FILE."""
 
+import os
 import random
 from typing import Any
 
@@ -39,7 +40,7 @@ class Lap(TrainingProcessCallback):
 
 def main() -> None:
     """Run the workload."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     given, laps = Given.read(), Laps()
     settings = given.settings
     x, y = torch.from_numpy(given.x), torch.from_numpy(given.y)
