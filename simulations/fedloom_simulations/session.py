@@ -255,7 +255,8 @@ def _say(setup: Setup, result: Mapping[str, Any], first_round: float | None) -> 
     metric = setup.plan.task.metric
     lines = list(said_of(result))
     if result["final"]:
-        lines.append(f"{metric} on the held-out test set: {result['final'][metric]:.4f}")
+        tested = "test set" if setup.arguments["fold"] is None else "clients"
+        lines.append(f"{metric} on the held-out {tested}: {result['final'][metric]:.4f}")
     lines += [f"  against {name}: {value:.4f}" for name, value in result["baselines"].items()]
     if first_round is not None:
         ready = result["startup_seconds"]

@@ -35,6 +35,7 @@ from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack, attacking_client
 from fedloom_simulations.combinations import goes_alone, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
+from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.poison import PoisonedRecipe
 from fedloom_simulations.simulate import SECTIONS
 
@@ -89,15 +90,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     attack = Attack.parse(arguments.attack, arguments.seed) if arguments.attack else None
     require_fixed(arguments.compress)
     orders = Orders(compress=arguments.compress)
-    recipe = ShardRecipe(
-        task=absolute_reference(arguments.task),
-        data_dir=str(arguments.data.absolute()) if arguments.data else None,
-        partition=arguments.partition or task.partition,
-        clients=task.clients if arguments.clients is None else arguments.clients,
-        seed=arguments.seed,
-    )
-    if attack and attack.name in POISONS:
-        recipe = PoisonedRecipe(**vars(recipe), attack=attack)
+    recipe = _recipe(arguments, task, attack)
     shards = recipe.open()
     clients = len(shards)
     strategy = make_strategy(
@@ -154,6 +147,22 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
             "task": recipe.task,
         },
     )
+
+
+def _recipe(arguments: argparse.Namespace, task: Task, attack: Attack | None) -> ShardRecipe:
+    recipe = ShardRecipe(
+        task=absolute_reference(arguments.task),
+        data_dir=str(arguments.data.absolute()) if arguments.data else None,
+        partition=arguments.partition or task.partition,
+        clients=task.clients if arguments.clients is None else arguments.clients,
+        seed=arguments.seed,
+    )
+    poison = attack if attack and attack.name in POISONS else None
+    if poison and arguments.fold is not None:
+        raise InputError(f"--attack {poison.name} poisons clients by number; leave out --fold")
+    if poison:
+        return PoisonedRecipe(**vars(recipe), attack=poison)
+    return recipe if arguments.fold is None else FoldRecipe(**vars(recipe), fold=arguments.fold)
 
 
 def _mods(

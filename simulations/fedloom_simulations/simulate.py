@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="iid, dirichlet:ALPHA, pathological:K, quantity:ALPHA, natural, virtual:N; default: the task's",
     )
     parser.add_argument(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="hold out the Kth of four parts of the clients: they train nothing and are the test set",
+    )
+    parser.add_argument(
         "--engine", choices=("inline", "ray"), default="inline", help="in this process, or on Ray"
     )
     parser.add_argument(

@@ -1,8 +1,9 @@
-"""Search for better settings: trials on the clients' validation parts, the test set only at the end.
+"""Search for better settings: trials are judged by clients' data, and the test set only at the end.
 
-TASK declares what may vary (`space=`); the first trial has its defaults. Give the same command again
-to go on after a crash or a stop, with a larger --trials for more. DIR/best.toml is a file for the
---config of `fedloom simulate` and `fedloom serve`.
+TASK declares what may vary (`space=`); the first trial has its defaults. The best trial's settings and
+the defaults are then trained with three seeds and compared on the held-out test set. Give the same
+command again to go on after a crash or a stop, with a larger --trials for more. DIR/best.toml is a file
+for the --config of `fedloom simulate` and `fedloom serve`.
 """
 
 import argparse
@@ -22,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="all combinations, independent draws, or a tree-structured Parzen estimator; default: bayes",
     )
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="how many, the default's too")
+    parser.add_argument(
+        "--validate",
+        choices=("samples", "clients"),
+        help="judge trials by the samples that each client holds back, or in four runs by clients that "
+        "train nothing; default: clients where the test set is of nobody that trains, else samples",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="trials at the same time")
     parser.add_argument("--clients", type=int, metavar="N", help="how many; default: the task's")
     parser.add_argument("--rounds", type=int, default=15, metavar="R", help="rounds of a trial")

@@ -54,7 +54,7 @@ def _figure(plan: SearchPlan, study: optuna.Study) -> Figure:
         wspace=0.28,
     )
     metric = METRIC_NAMES.get(plan.task.metric, plan.task.metric)
-    _history(figure.add_subplot(grid[0, :]), trials, study, f"{metric}, clients' validation parts")
+    _history(figure.add_subplot(grid[0, :]), trials, study, f"{metric} on {plan.judges}")
     for place, (name, dimension) in enumerate(plan.space.items()):
         axes = figure.add_subplot(grid[1 + place // _COLUMNS, place % _COLUMNS])
         _setting(axes, trials, study.best_trial, name, dimension)

@@ -2,23 +2,33 @@
 
 import argparse
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedloom_client.loading import load_task
+from fedloom_client.partition import Partition
+from fedloom_client.shards import Shards
 from fedloom_client.space import Space, Value, check_space, grid, space_around
 from fedloom_client.task import Task
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.strategies import default_options
 from fedloom_simulations import simulate
+from fedloom_simulations.folds import fold_count
 from fedloom_simulations.setup import prepare_run
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """A search: the task's space, the trial that all others are measured against, and how many."""
+    """A search: the task's space, the trial that all others are measured against, and how many.
+
+    Attributes:
+        validate: `samples` or `clients`: what judges a trial.
+        folds: runs of a trial, each of which holds other clients out; 0 for one run of all clients.
+    """
 
     task: Task
     space: Space
@@ -26,6 +36,8 @@ class SearchPlan:
     options: argparse.Namespace
     trials: int
     folder: Path
+    validate: str = "samples"
+    folds: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -34,11 +46,27 @@ class SearchPlan:
         kept = {name: getattr(self.options, name) for name in names}
         return {
             **{name: str(value) if isinstance(value, Path) else value for name, value in kept.items()},
+            "validate": self.validate,
             "space": {name: str(dimension) for name, dimension in self.space.items()},
         }
 
-    def trial_options(self, slot: int, values: dict[str, Any]) -> argparse.Namespace:
-        """The options of `fedloom simulate` that run a trial."""
+    @property
+    def judges(self) -> str:
+        """What judges a trial, in words."""
+        return "held-out clients" if self.validate == "clients" else "the clients' validation parts"
+
+    def runs(self, number: int, values: dict[str, Any]) -> list[argparse.Namespace]:
+        """The options of `fedloom simulate` for each run of a trial."""
+        folder = self.folder / "trials" / f"{number:04d}"
+        if not self.folds:
+            return [self._run(values, folder)]
+        return [self._run(values, folder / f"fold-{k}", fold=k) for k in range(1, self.folds + 1)]
+
+    def final_run(self, number: int, values: dict[str, Any], seed: int) -> argparse.Namespace:
+        """The options of the run that measures a trial's settings on the held-out test set."""
+        return self._run(values, self.folder / "final" / f"{number:04d}-seed-{seed}", seed=seed)
+
+    def _run(self, values: dict[str, Any], out: Path, **others: int) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
         simulate.add_arguments(parser)
         options = parser.parse_args([self.options.task])
@@ -46,12 +74,9 @@ class SearchPlan:
             setattr(options, name, getattr(self.options, name))
         options.settings = [*self.options.settings, *(f"{name}={value}" for name, value in values.items())]
         options.workers = 1 if self.options.jobs > 1 else 0  # trials side by side fill the cores
-        options.out = self.run_folder(slot)
+        options.out = out
+        vars(options).update(others)
         return options
-
-    def run_folder(self, slot: int) -> Path:
-        """Where the run of a trial is."""
-        return self.folder / "trials" / f"{slot:04d}"
 
     def grid(self) -> list[dict[str, Value]]:
         """The combinations of a grid search, the defaults' first."""
@@ -93,7 +118,10 @@ def plan_search(options: argparse.Namespace) -> SearchPlan:
         trials=options.trials,
         folder=options.out or Path("runs") / f"tune-{task.name}",
     )
-    prepare_run(plan.trial_options(0, {}), resume=True)  # raises what is wrong with the rest
+    shards = prepare_run(plan.runs(0, {})[0], resume=True).shards  # raises what is wrong with the rest
+    if (options.validate or _natural_judge(shards)) == "clients":
+        plan = replace(plan, validate="clients", folds=fold_count(len(shards)))
+        prepare_run(plan.runs(0, {})[0], resume=True)
     known |= {f"strategy.{name}": value for name, value in default_options(options.strategy).items()}
     for name, dimension in space.items():
         if name not in known:
@@ -104,3 +132,11 @@ def plan_search(options: argparse.Namespace) -> SearchPlan:
             raise InputError(f"space {name}: {dimension} leaves out the default {known[name]}; let it in")
     plan.default.update({name: known[name] for name in space})
     return plan
+
+
+def _natural_judge(shards: Shards) -> str:
+    """What asks of a trial what the test set asks: of new people, or of new samples of the same ones."""
+    owners, tested = shards.data.train.groups, shards.data.test.groups
+    if Partition.parse(shards.recipe.partition).kind != "natural" or owners is None or tested is None:
+        return "samples"
+    return "samples" if np.isin(tested, owners).any() else "clients"

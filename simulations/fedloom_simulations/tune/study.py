@@ -98,8 +98,8 @@ def _prepare(plan: SearchPlan, study: optuna.Study, number: int) -> None:
         study.sampler = optuna.samplers.TPESampler(seed=seed)
     else:
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
-    rounds = plan.options.rounds
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=max(rounds // 3, 1))
+    warmup = 0 if plan.folds else max(plan.options.rounds // 3, 1)  # steps: folds, or rounds
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=warmup)
 
 
 def _trial(study: optuna.Study, number: int) -> optuna.Trial:

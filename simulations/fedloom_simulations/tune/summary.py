@@ -1,12 +1,14 @@
-"""What a search says: a line a trial, a file for --config, a table as JSON, and a picture."""
+"""What a search says: a line a trial, how the best compares with the defaults, and files of both."""
 
 import json
 import sys
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
@@ -14,6 +16,7 @@ from fedloom_edge.files import write_atomic
 from fedloom_server.progress import bar_under
 from fedloom_simulations.tune.picture import draw_search
 from fedloom_simulations.tune.plan import SearchPlan
+from fedloom_simulations.tune.trial import COSTS, Outcome
 
 
 class TrialTable:
@@ -47,14 +50,31 @@ class TrialTable:
         self._progress.update(self._bar, completed=sum(trial.state.is_finished() for trial in trials))
 
 
-def write_summary(plan: SearchPlan, study: optuna.Study) -> str:
+@dataclass(frozen=True)
+class Comparison:
+    """The best trial's settings and the defaults on the held-out test set, a run of each for each seed."""
+
+    seeds: list[int]
+    best: list[Outcome]
+    default: list[Outcome]
+
+    def verdict(self, metric: str) -> str:
+        """What a person should think of the best trial's settings."""
+        if len(_values(self.best)) + len(_values(self.default)) < 2 * len(self.seeds):
+            return "a run failed, so that the two cannot be compared: keep the defaults"
+        gains = np.subtract(_values(self.best), _values(self.default)) * (1 if metric == "accuracy" else -1)
+        if gains.mean() <= 0:
+            return "the best trial does not beat the defaults: keep them"
+        if (gains > 0).all():
+            return "the best trial beats the defaults with every seed"
+        return "the best trial beats the defaults on average, but not with every seed: it may be chance"
+
+
+def write_summary(plan: SearchPlan, study: optuna.Study, final: Comparison | None) -> str:
     """Write best.toml, tune.json and tune.png; returns what a person should read of them."""
     trials = [trial for trial in study.trials if trial.state.is_finished()]
     best, default = study.best_trial, trials[0]
-    costs = {
-        name: sum(trial.user_attrs[name] for trial in trials)
-        for name in ("rounds", "samples", "bytes", "device_seconds")
-    }
+    costs = {name: sum(trial.user_attrs[name] for trial in trials) for name in COSTS}
     summary = {
         "task": plan.task.name,
         **plan.identity,
@@ -62,38 +82,48 @@ def write_summary(plan: SearchPlan, study: optuna.Study) -> str:
         "best": best.number,
         "default": default.number,
         "cost": costs,
+        "test": asdict(final) if final else None,
         "trials": [{"number": t.number, "settings": t.params, **t.user_attrs} for t in trials],
     }
     write_atomic(plan.folder / "tune.json", json.dumps(summary, indent=2) + "\n")
     write_atomic(plan.folder / "best.toml", _toml(plan, best))
     draw_search(plan, study, plan.folder / "tune.png")
-    return _words(plan, best, default, costs)
+    return "\n".join([*_words(plan, best, default, costs), *_final_words(plan, final)]) + "\n"
 
 
-def _words(plan: SearchPlan, best: FrozenTrial, default: FrozenTrial, costs: dict[str, Any]) -> str:
+def _words(plan: SearchPlan, best: FrozenTrial, default: FrozenTrial, costs: dict[str, Any]) -> list[str]:
     metric = plan.task.metric
-    lines = [
+    return [
         f"searched with {costs['rounds']:,} rounds, {costs['samples']:,} samples, "
         f"{costs['bytes'] / 1e6:,.1f} MB and {costs['device_seconds']:,.1f} device seconds",
-        f"best: trial {best.number}, {metric} {_figure(best, 'value')} on the clients' validation parts, "
-        f"{_figure(best, 'test')} on the held-out test set",
-        f"default: {metric} {_figure(default, 'value')} and {_figure(default, 'test')}",
+        f"best: trial {best.number}, {metric} {_figure(best)} on {plan.judges}; defaults: {_figure(default)}",
+        *(["no trial beats the defaults: keep them"] if best.number == default.number else []),
     ]
-    if best.number == default.number:
-        lines.append("no trial beats the defaults: keep them")
-    elif default.state == TrialState.COMPLETE and not _better(metric, best, default):
-        lines.append("on the held-out test set the best trial does not beat the defaults: keep them")
+
+
+def _final_words(plan: SearchPlan, final: Comparison | None) -> list[str]:
     names = "best.toml (for --config), tune.json, tune.png, study.db, trials/"
-    return "\n".join([*lines, f"{plan.folder}: {names}"]) + "\n"
+    if final is None:
+        return [f"{plan.folder}: {names}"]
+    best, default = (_mean(runs) for runs in (final.best, final.default))
+    return [
+        f"held-out test set, mean of {len(final.seeds)} seeds: best {best}, defaults {default}; "
+        + final.verdict(plan.task.metric),
+        f"{plan.folder}: {names}, final/",
+    ]
 
 
-def _better(metric: str, best: FrozenTrial, default: FrozenTrial) -> bool:
-    one, other = best.user_attrs["test"], default.user_attrs["test"]
-    return bool(one > other if metric == "accuracy" else one < other)
+def _values(runs: list[Outcome]) -> list[float]:
+    return [run.value for run in runs if run.value is not None]
 
 
-def _figure(trial: FrozenTrial, name: str) -> str:
-    value = trial.user_attrs[name]
+def _mean(runs: list[Outcome]) -> str:
+    values = _values(runs)
+    return f"{np.mean(values):.5f}" if len(values) == len(runs) else "-"
+
+
+def _figure(trial: FrozenTrial) -> str:
+    value = trial.user_attrs["value"]
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -106,7 +136,7 @@ def _toml(plan: SearchPlan, best: FrozenTrial) -> str:
         tables.setdefault(table, []).append(f"{key} = {json.dumps(value)}")
     lines = [
         f"# fedloom tune {plan.options.task}: trial {best.number}, {plan.task.metric} "
-        f"{_figure(best, 'value')} on the clients' validation parts ({plan.options.strategy})"
+        f"{_figure(best)} on {plan.judges} ({plan.options.strategy})"
     ]
     for table, entries in tables.items():
         lines += [f"[{table}]", *entries]

@@ -1,25 +1,34 @@
-"""One trial: a run like any other, that ends early when it falls behind the others."""
+"""One trial: runs like any other, that end early when they fall behind the other trials'."""
 
 import argparse
 import contextlib
 import io
 import multiprocessing
 import os
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 
 from fedloom_edge.errors import FedloomError
 from fedloom_server.commands import Stopped
+from fedloom_server.plan import Plan
 from fedloom_server.rows import Round
 from fedloom_server.store import DATABASE, RunStore
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
 from fedloom_simulations.tune.plan import SearchPlan, plan_search
 from fedloom_simulations.tune.study import open_trial
+
+COSTS = ("rounds", "samples", "bytes", "device_seconds")
+_PRUNED = "pruned"
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,7 @@ class Outcome:
 
     Attributes:
         state: `complete`, `pruned`, or `failed` with a reason.
-        value: the standard metric on the clients' validation parts after the last round.
-        test: the same on the held-out test set; no decision looks at it.
+        value: the standard metric after the last round, on what judges the trial.
         rounds: how many there were.
         samples: examples that the clients computed a step with.
         bytes: what travelled, both ways.
@@ -38,21 +46,41 @@ class Outcome:
 
     state: str
     value: float | None = None
-    test: float | None = None
     rounds: int = 0
     samples: int = 0
     bytes: int = 0
     device_seconds: float = 0.0
     reason: str = ""
 
+    @property
+    def said(self) -> str:
+        """The figure, or why there is none."""
+        return self.reason if self.value is None else f"{self.value:.5f}"
+
 
 class Pruning:
-    """Tells the study each round's figure and ends the run when the study says so."""
+    """Tells the study the trial's figure as it goes and ends the run when the study says so.
 
-    def __init__(self, trial: optuna.Trial, rounds: int) -> None:
+    A trial of one run is held against the others after each round. One of folds is after each fold but
+    the first, by the mean over those so far: one alone would prune by the luck of whom it holds out.
+    """
+
+    def __init__(self, trial: optuna.Trial, plan: SearchPlan) -> None:
         self._trial = trial
-        self._rounds = rounds
+        self._rounds = plan.options.rounds
+        self._folds = plan.folds
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
+        self._sizes: list[int] = []
+        self._figures: list[float] = []
+
+    @property
+    def value(self) -> float | None:
+        """The mean over the samples that the runs were measured on."""
+        return float(np.average(self._figures, weights=self._sizes)) if self._figures else None
+
+    def begin(self, size: int) -> None:
+        """The next run begins, which is measured on `size` samples."""
+        self._sizes = [*self._sizes[: len(self._figures)], size]
 
     def client_done(self, round_number: int, phase: str, done: int, total: int) -> None:
         """Nothing: a round decides."""
@@ -60,14 +88,27 @@ class Pruning:
     def round_done(self, entry: Round) -> None:
         """Report the round; `Stopped` if the trial is hopeless."""
         self.report(entry)
-        if entry.number < self._rounds and self._trial.should_prune():
-            raise Stopped(f"pruned after round {entry.number}")
+        last = max(self._folds, 1), self._rounds
+        if (len(self._sizes), entry.number) != last and self._step(entry) and self._trial.should_prune():
+            raise Stopped(f"{_PRUNED} after round {entry.number}")
 
     def report(self, entry: Round) -> None:
-        """Tell the study a round's figure, once."""
-        if entry.federated_metric is not None and entry.number not in self._reported:
-            self._reported.add(entry.number)
-            self._trial.report(entry.federated_metric, entry.number)
+        """Take a round's figure, and tell the study what it completes, once."""
+        figure = entry.metric if self._folds else entry.federated_metric
+        if entry.number == 0 or figure is None:
+            return
+        self._figures[len(self._sizes) - 1 :] = [figure]
+        step = self._step(entry)
+        if step and step not in self._reported and self.value is not None:
+            self._reported.add(step)
+            self._trial.report(self.value, step)
+
+    def _step(self, entry: Round) -> int:
+        """The study's step that a round completes; 0 for none."""
+        fold = len(self._sizes)
+        if not self._folds:
+            return entry.number
+        return fold if fold > 1 and entry.number == self._rounds else 0
 
 
 _plan: SearchPlan  # of a worker process
@@ -97,31 +138,79 @@ def run_trial(number: int) -> Outcome:
     Raises:
         KeyboardInterrupt: the user stopped it; it can be gone on with.
     """
-    plan = _plan
-    trial = open_trial(plan, number)
-    folder = plan.run_folder(number)
-    resume = (folder / DATABASE).exists()
-    pruning = Pruning(trial, plan.options.rounds)
-    if resume:
-        with RunStore.open(folder) as store:
-            for entry in store.rounds():
-                pruning.report(entry)
+    trial = open_trial(_plan, number)
+    pruning = Pruning(trial, _plan)
+    total = Outcome("complete")
+    for options in _plan.runs(number, trial.params):
+        run = _run(options, pruning)
+        costs = {name: getattr(total, name) + getattr(run, name) for name in COSTS}
+        total = replace(run, value=pruning.value if run.state != "failed" else None, **costs)
+        if run.state != "complete":
+            break
+    return total
+
+
+def run_final(options: argparse.Namespace) -> Outcome:
+    """Run settings with all clients in a worker process; `value` is the held-out test set's metric.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; it can be gone on with.
+    """
+    return _run(options, None)
+
+
+def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
+    """Begin a run, or go on with it, unless it is over."""
+    resume = begun(options.out)
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
-            setup = prepare_run(plan.trial_options(number, trial.params), resume=resume)
-            run_session(replace(setup, watchers=(pruning,)), resume=resume)
+            setup = prepare_run(options, resume=resume)
+            if pruning is not None:
+                setup = replace(setup, plan=_without_baselines(setup.plan), watchers=(pruning,))
+                pruning.begin(len(setup.shards.data.test) if options.fold else 1)
+            if not (resume and _over(options.out, pruning)):
+                run_session(setup, resume=resume)
         except FedloomError as error:
             return Outcome("failed", reason=str(error))
-    with RunStore.open(folder) as store:
+    with RunStore.open(options.out) as store:
         return _outcome(store)
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run can be gone on with; one that was killed before it had written what it is is removed."""
+    if not (folder / DATABASE).exists():
+        return False
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        (made,) = database.execute("PRAGMA user_version").fetchone()
+    if made:
+        with RunStore.open(folder) as store:
+            if store.facts():
+                return True
+    shutil.rmtree(folder)
+    return False
+
+
+def _without_baselines(plan: Plan) -> Plan:
+    """Trials are held against each other, and a baseline may cost as much as a few rounds."""
+    return replace(plan, task=replace(plan.task, baselines={}))
+
+
+def _over(folder: Path, pruning: Pruning | None) -> bool:
+    """Whether a run that was begun is over, after the study has heard of all its rounds."""
+    with RunStore.open(folder) as store:
+        facts, rounds = store.facts(), store.rounds()
+    if pruning is not None:
+        for entry in rounds:
+            pruning.report(entry)
+    return facts.get("status") == "finished" or str(facts.get("reason")).startswith(_PRUNED)
 
 
 def _outcome(store: RunStore) -> Outcome:
     facts, rounds = store.facts(), store.rounds()
     status, reason = facts["status"], str(facts["reason"])
     state = {"finished": "complete", "interrupted": "pruned"}.get(status, "failed")
-    if state == "pruned" and not reason.startswith("pruned"):
+    if state == "pruned" and not reason.startswith(_PRUNED):
         raise KeyboardInterrupt
     trained = [row for row in store.client_rounds("train") if row.status == "ok"]
     epochs = int(facts["training"]["training.epochs"])
@@ -133,4 +222,4 @@ def _outcome(store: RunStore) -> Outcome:
     }
     if state == "failed" or not rounds:
         return Outcome("failed", reason=reason, **costs)
-    return Outcome(state, rounds[-1].federated_metric, rounds[-1].metric, **costs)
+    return Outcome(state, rounds[-1].metric, **costs)
