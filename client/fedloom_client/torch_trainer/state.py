@@ -23,12 +23,16 @@ def load_arrays(module: nn.Module, arrays: Arrays) -> None:
         TrainingError: names, shapes or dtypes are not the module's.
     """
     memory = _memory(module)
-    for name in [*memory, *arrays]:
-        given, expected = (_describe(side.get(name)) for side in (arrays, memory))
-        if given != expected:
+    for name in memory if memory.keys() == arrays.keys() else [*memory, *arrays]:
+        given, expected = arrays.get(name), memory.get(name)
+        if (
+            given is None
+            or expected is None
+            or (given.dtype, given.shape) != (expected.dtype, expected.shape)
+        ):
             raise TrainingError(
-                f"the arrays do not fit the model: {name} is {given}, the model's is {expected}; "
-                "coordinator and client need the same task"
+                f"the arrays do not fit the model: {name} is {_describe(given)}, the model's is "
+                f"{_describe(expected)}; coordinator and client need the same task"
             )
     for name, array in arrays.items():
         np.copyto(memory[name], array)

@@ -1,6 +1,7 @@
 """TorchTrainer: local backpropagation with PyTorch."""
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class TorchTrainer:
         self._template = self._made(_ANY_SEED)
         self._plain = all(_is_plain(module) for module in self._template.modules())
         self._spare: nn.Module | None = None
+        self._trainee: nn.Module | None = None
 
     @property
     def statistics(self) -> frozenset[str]:
@@ -85,13 +87,11 @@ class TorchTrainer:
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
         self.check_private(assignment.training)
-        model = self.module(arrays)
-        for name, parameter in model.named_parameters():
-            if name in assignment.frozen:
-                parameter.requires_grad_(False)
+        model = self._for_training(arrays, assignment.frozen)
         validate = (lambda: self._loss_on(model, shard.validation)) if len(shard.validation) else None
         with reproducible(assignment.seed):
             update = train(model, self._loss, count, self._tensors.fetch(shard.train), assignment, validate)
+        model.zero_grad()  # frees the gradients of a model that is kept
         if assignment.training.dp_noise:
             for name in self.statistics:
                 if not np.array_equal(update.arrays[name], arrays[name]):
@@ -137,6 +137,18 @@ class TorchTrainer:
             outputs: NDArray[Any] = torch.cat([model(input_tensor(part)) for part in parts]).numpy()
             return outputs
 
+    def _for_training(self, arrays: Arrays, frozen: Collection[str]) -> nn.Module:
+        """A model with `arrays` in it, and some parameters fixed; a plain one is used again and again."""
+        if self._plain:
+            model = self._trainee = self._trainee or copy.deepcopy(self._template)
+            load_arrays(model, arrays)
+        else:
+            model = self.module(arrays)
+        template = dict(self._template.named_parameters())
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(template[name].requires_grad and name not in frozen)
+        return model
+
     def _loss_on(self, model: nn.Module, samples: Samples) -> float:
         return float(self._loss(*self._predict(model, samples)))
 
@@ -159,4 +171,5 @@ def _is_plain(module: nn.Module) -> bool:
     """Whether a layer is one of PyTorch's own that keeps nothing and writes into nothing but its arrays."""
     kept = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     own = type(module).__module__.startswith("torch.nn.modules.")
-    return own and not any(kept) and not getattr(module, "inplace", False)
+    counts = getattr(module, "momentum", 0.0) is None  # batch norm that averages over all batches so far
+    return own and not any(kept) and not counts and not getattr(module, "inplace", False)
