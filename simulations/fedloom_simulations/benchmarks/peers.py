@@ -53,6 +53,11 @@ class Workload:
     fraction: float = 1.0
     partition: str = "iid"
 
+    @property
+    def cohort(self) -> int:
+        """Clients a round; 0 where they are as many as there are groups."""
+        return max(int(self.clients * self.fraction), 1) if self.clients else 0
+
 
 WORKLOADS = {
     "mlp": Workload(f"{OWN}:mlp", 100, 30),

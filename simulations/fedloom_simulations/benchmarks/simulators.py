@@ -26,6 +26,7 @@ from fedloom_simulations.benchmarks.written import Point, draw, write_section
 
 MINUTES = ("mlp", "flute", "digits", "overhead")
 _SAMPLED = 0.5
+_FLOWERS = 100  # clients a round at most, of which Flower on Ray does not take a quarter of an hour
 
 
 @dataclass
@@ -124,6 +125,8 @@ def compare(
     """Rows of the table for a workload, and points of the plot."""
     known = WORKLOADS[name].task.rpartition(":")[2] in MODELS  # to scripts that import nothing of fedloom
     sides = [side for side in sides if known or side not in PEERS]
+    if WORKLOADS[name].cohort > _FLOWERS:
+        sides = [side for side in sides if side != "flower"]
     costs: dict[str, list[Cost]] = {side: [] for side in sides}
     for _ in range(runs):
         for side in sides:
