@@ -53,13 +53,19 @@ class RunStore:
             ) from error
         if (folder / DATABASE).exists():
             raise InputError(f"--out {folder} already holds a run; choose another folder or remove this one")
-        connection = connect(folder / DATABASE)
-        connection.executescript(
+        for left in folder.glob(f".{DATABASE}*"):
+            left.unlink()
+        # Under another name until it says what the run is: whoever is killed before that has begun nothing.
+        begun = folder / f".{DATABASE}"
+        store = cls(folder, connect(begun))
+        store.lock()
+        store._connection.executescript(
             f"PRAGMA journal_mode=WAL; BEGIN; {_schema()} PRAGMA user_version={FORMAT}; COMMIT;"
         )
-        store = cls(folder, connection)
-        store.lock()
         store.set_facts({"status": "running", "started": time.time(), **facts})
+        store._connection.close()
+        begun.rename(folder / DATABASE)
+        store._connection = connect(folder / DATABASE)
         return store
 
     @classmethod

@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,20 @@ def test_what_was_written_is_read_back(store):
     assert reader.client_rounds("train") == [part]
     assert reader.client_rounds("evaluate") == []
     assert reader.events("warning")[0]["data"] == {"reason": "gradients vanish"}
+
+
+def test_a_process_killed_before_the_run_says_what_it_is_has_begun_nothing(tmp_path):
+    code = (
+        "import os; from pathlib import Path; from fedloom_server.store import RunStore\n"
+        "RunStore.set_facts = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"RunStore.create(Path({str(tmp_path)!r}), {{'task': 'digits'}})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with pytest.raises(InputError, match="holds no run"):
+        RunStore.open(tmp_path)
+    with RunStore.create(tmp_path, {"task": "digits"}) as store:
+        assert store.facts()["task"] == "digits"
+    assert {path.name for path in tmp_path.iterdir()} == {"arrays", "run.db"}
 
 
 def test_a_transaction_that_fails_leaves_nothing(store):

@@ -4,11 +4,9 @@ import argparse
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,11 @@ from fedloom_client.space import Choice, Real, Whole, grid
 from fedloom_edge.cli import main
 from fedloom_server.commands import Stopped
 from fedloom_server.rows import Round
-from fedloom_server.store import RunStore
 from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.tune.command import add_arguments
 from fedloom_simulations.tune.plan import plan_search
 from fedloom_simulations.tune.summary import Comparison
-from fedloom_simulations.tune.trial import Outcome, Pruning, begun
+from fedloom_simulations.tune.trial import Outcome, Pruning
 
 OPTIONS = ("tabular", "--rounds", "2", "--seed", "3", "--search", "random")
 
@@ -215,20 +212,6 @@ def test_clients_that_cannot_be_held_out_are_refused(tmp_path, capsys, options, 
     assert tune(tmp_path / "tune", "tabular", "--validate", "clients", *options) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "tune").exists()
-
-
-def test_a_run_that_was_killed_while_it_was_made_is_made_anew(tmp_path, searched):
-    assert begun(searched / "trials" / "0000")
-    assert not begun(tmp_path / "none")
-    (tmp_path / "no-schema").mkdir()
-    (tmp_path / "no-schema" / "run.db").touch()
-    RunStore.create(tmp_path / "no-facts", {}).close()
-    with closing(sqlite3.connect(tmp_path / "no-facts" / "run.db")) as database:
-        database.execute("DELETE FROM run")
-        database.commit()
-    for name in ("no-schema", "no-facts"):
-        assert not begun(tmp_path / name)
-        assert not (tmp_path / name).exists()
 
 
 def test_another_judge_in_the_same_folder_is_refused(folded, capsys):

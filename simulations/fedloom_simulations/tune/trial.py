@@ -5,10 +5,7 @@ import contextlib
 import io
 import multiprocessing
 import os
-import shutil
-import sqlite3
 import threading
-from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -161,7 +158,7 @@ def run_final(options: argparse.Namespace) -> Outcome:
 
 def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
     """Begin a run, or go on with it, unless it is over."""
-    resume = begun(options.out)
+    resume = (options.out / DATABASE).exists()
     quiet = io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
@@ -175,20 +172,6 @@ def _run(options: argparse.Namespace, pruning: Pruning | None) -> Outcome:
             return Outcome("failed", reason=str(error))
     with RunStore.open(options.out) as store:
         return _outcome(store)
-
-
-def begun(folder: Path) -> bool:
-    """Whether a run can be gone on with; one that was killed before it had written what it is is removed."""
-    if not (folder / DATABASE).exists():
-        return False
-    with closing(sqlite3.connect(folder / DATABASE)) as database:
-        (made,) = database.execute("PRAGMA user_version").fetchone()
-    if made:
-        with RunStore.open(folder) as store:
-            if store.facts():
-                return True
-    shutil.rmtree(folder)
-    return False
 
 
 def _without_baselines(plan: Plan) -> Plan:
