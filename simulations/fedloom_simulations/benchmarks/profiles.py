@@ -82,13 +82,13 @@ def _part(stack: str) -> str:
 def main() -> None:
     """Print the table, and write it into the documentation if asked to."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("workloads", nargs="*", default=list(ROUNDS), choices=[*WORKLOADS, []])
+    parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], help=f"default: {' '.join(ROUNDS)}")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     arguments = parser.parse_args()
     columns = [*PARTS, REST]
     table = f"| workload | ms a round | {' | '.join(columns)} |\n|---{'|---' * (len(columns) + 1)}|\n"
     sys.stdout.write(table)
-    for name in arguments.workloads:
+    for name in arguments.workloads or ROUNDS:
         rounds = ROUNDS.get(name, 5)
         found, total = profile(name, rounds)
         shares = " | ".join(f"{100 * found[part] / total:.0f} %" for part in columns)

@@ -154,7 +154,9 @@ def compare(
 def main() -> None:
     """Print rows for each workload and side, and write them into the documentation if asked to."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("workloads", nargs="*", default=list(MINUTES), choices=[*WORKLOADS, []])
+    parser.add_argument(
+        "workloads", nargs="*", choices=[*WORKLOADS, []], help=f"default: {' '.join(MINUTES)}"
+    )
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="fewer or more than a workload's own")
     parser.add_argument(
@@ -167,7 +169,7 @@ def main() -> None:
     table = HEAD
     points: list[Point] = []
     sys.stdout.write(HEAD)
-    for name in arguments.workloads:
+    for name in arguments.workloads or MINUTES:
         rows, more = compare(name, sides, arguments.runs, arguments.rounds, arguments.threads)
         table, points = table + rows, points + more
         sys.stdout.write(rows)
