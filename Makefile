@@ -25,12 +25,15 @@ protos: $(INSTALLED)  ## the generated code beside each .proto; a test holds tha
 bench: $(INSTALLED)  ## the benchmarks of docs/benchmarks.md that take minutes, into its tables
 	$(BIN)/python -m fedloom_simulations.benchmarks.central
 	$(BIN)/python -m fedloom_simulations.benchmarks.commands
-	$(BIN)/python -m fedloom_simulations.benchmarks.simulators --runs 3 --write bench
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators --write bench
 
-bench-full: bench peers  ## all workloads of all simulators and the plot, hours on a small machine
-	$(BIN)/python -m fedloom_simulations.benchmarks.simulators fashion pfl activity stocks sentiment mobile --write bench-full
-	$(BIN)/python -m fedloom_simulations.benchmarks.simulators scale-10 scale-100 scale-1000 scale-10000 --sides fedloom loop pooled pfl fluke --write bench-scale
-	$(BIN)/python -m fedloom_simulations.benchmarks.simulators ten-thousand million --sides fedloom loop --runs 3 --write bench-population
+bench-full: bench peers  ## all workloads, the plot and the profiles, half an hour more
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators fashion pfl activity stocks sentiment mobile --sides fedloom loop pooled pfl fedjax --write bench-full
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators mlp flute digits fashion pfl activity stocks sentiment mobile --threads $$(nproc) --sides fedloom loop --write bench-cores
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators scale-10 scale-100 scale-1000 scale-10000 --sides fedloom loop pooled pfl --write bench-scale
+	$(BIN)/python -m fedloom_simulations.benchmarks.simulators ten-thousand million --sides fedloom --runs 2 --write bench-population
+	$(BIN)/pip install -q py-spy
+	$(BIN)/python -m fedloom_simulations.benchmarks.profiles --write
 
 conformance: $(INSTALLED)  ## published figures, hours to a day; goes on where it was broken off
 	$(BIN)/python -m fedloom_simulations.conformance --write

@@ -9,6 +9,7 @@ Memory is the proportional set size of all processes of a command together, samp
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -144,11 +145,16 @@ def compare(
             continue
         rows.append(
             f"| {name} | {side} | {cost.wall:.1f} | {cost.cpu:.1f} | {cost.round:.4f} | "
-            f"{cost.round / ours.round:.2f} | {cost.round_cpu:.4f} | {cost.round_cpu / ours.round_cpu:.2f} | "
-            f"{cost.megabytes:.0f} |\n"
+            f"{cost.round / ours.round:.2f} | {_told(cost.round_cpu, 4)} | "
+            f"{_told(cost.round_cpu / ours.round_cpu, 2)} | {cost.megabytes:.0f} |\n"
         )
         points.append(Point(side, WORKLOADS[name].clients, cost.round, cost.megabytes))
     return "".join(rows), points
+
+
+def _told(value: float, digits: int) -> str:
+    """A number; nothing for one that is not known."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def main() -> None:
