@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedloom_client.onnx_trainer import OnnxTrainer
 from fedloom_client.onnx_trainer.graphs import TaskGraphs
-from fedloom_client.onnx_trainer.trainer import step_settings
+from fedloom_client.onnx_trainer.trainer import ready, step_settings
 from fedloom_client.samples import Samples
 from fedloom_client.task import Task
 from fedloom_client.training import Training
@@ -31,11 +31,10 @@ class GraphTraining:
 
     def obstacle(self, arrays: Arrays, samples: Samples, training: Training, *, proximal: bool) -> str:
         """Why the model has no graph that trains it as PyTorch does; empty where it has one."""
-        x, _ = samples.take(np.arange(1))
         settings = step_settings(self._task.loss, training, proximal=proximal, alone=training.batch_size == 1)
         try:
             graphs = self._pair(training.batch_size)[1]
-            x = np.asarray(x, np.float32 if x.dtype.kind == "f" else np.int64)
+            x = ready(samples.take(np.arange(1))[0])
             step = graphs.step(settings, arrays, x, training.batch_size)
         except FedloomError as error:
             return str(error).splitlines()[0]

@@ -93,9 +93,9 @@ class OnnxTrainer:
 
     def outputs(self, arrays: Arrays, x: NDArray[Any]) -> NDArray[Any]:
         """The model's outputs (N, ...) on ready inputs (N, ...)."""
-        evaluator = self._graphs.evaluator(_ready(x[:1]))
+        evaluator = self._graphs.evaluator(ready(x[:1]))
         parts = np.split(x, range(_EVALUATION_BATCH, len(x), _EVALUATION_BATCH))
-        return np.concatenate([evaluator(arrays, _ready(part)) for part in parts])
+        return np.concatenate([evaluator(arrays, ready(part)) for part in parts])
 
     def _predict(self, arrays: Arrays, samples: Samples) -> tuple[NDArray[Any], NDArray[Any]]:
         outputs, targets = [], []
@@ -108,7 +108,7 @@ class OnnxTrainer:
 
     def _take(self, samples: Samples, indices: Indices) -> tuple[NDArray[Any], NDArray[Any]]:
         x, y = samples.take(indices)
-        return _ready(x), np.ascontiguousarray(y, target_type(self._loss))
+        return ready(x), np.ascontiguousarray(y, target_type(self._loss))
 
 
 def step_settings(loss: Loss, training: Training, *, proximal: bool, alone: bool) -> StepSettings:
@@ -189,7 +189,7 @@ def _ratios(step: TrainStep, layers: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _ready(x: NDArray[Any]) -> NDArray[Any]:
+def ready(x: NDArray[Any]) -> NDArray[Any]:
     """float32 of floating-point arrays, int64 of integers and booleans (token ids), contiguous.
 
     Raises:

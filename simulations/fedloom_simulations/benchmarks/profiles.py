@@ -8,6 +8,7 @@ Only samples from within rounds count. `--native` tells nothing more here: PyTor
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -39,9 +40,7 @@ def profile(workload: str, rounds: int) -> tuple[Counter[str], int]:
     Raises:
         SystemExit: there is no py-spy, or it failed.
     """
-    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{sys.prefix}/bin") or shutil.which(
-        "py-spy"
-    )
+    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if spy is None:
         raise SystemExit("there is no py-spy; pip install py-spy")
     with tempfile.TemporaryDirectory() as folder:
