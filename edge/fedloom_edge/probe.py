@@ -39,8 +39,14 @@ class Probe:
     bytes: int
 
 
-def probe(path: Path, batch: int, memory: float) -> Probe | None:
+def probe(path: Path, part: str, batch: int, memory: float) -> Probe | None:
     """Measure a train step on made-up inputs in a process that may take `memory` bytes for its data.
+
+    Args:
+        path: of the artefact.
+        part: of what it trains, as its manifest names it; empty for all.
+        batch: examples a step.
+        memory: bytes.
 
     Returns:
         None where that is not enough.
@@ -48,7 +54,8 @@ def probe(path: Path, batch: int, memory: float) -> Probe | None:
     Raises:
         RunError: the artefact cannot be trained, and why.
     """
-    command = [sys.executable, "-m", "fedloom_edge.probe", str(path), str(batch), f"{min(memory, 1e15):.0f}"]
+    bound = f"{min(memory, 1e15):.0f}"
+    command = [sys.executable, "-m", "fedloom_edge.probe", str(path), part, str(batch), bound]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
     if done.returncode == 0:
         return Probe(**json.loads(done.stdout))
@@ -72,27 +79,28 @@ def main() -> int:
     """The process: prints a `Probe` as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
+    parser.add_argument("part")
     parser.add_argument("batch", type=int)
     parser.add_argument("memory", type=float)
     options = parser.parse_args()
     before = _status("VmRSS")
     limit = int(options.memory) + _status("VmData")
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    seconds = _step_seconds(options.path, options.batch)
+    seconds = _step_seconds(options.path, options.part, options.batch)
     found = Probe(batch=options.batch, seconds=seconds, bytes=max(_status("VmHWM") - before, 0))
     sys.stdout.write(json.dumps(asdict(found)))
     return 0
 
 
-def _step_seconds(path: Path, batch: int) -> float:
+def _step_seconds(path: Path, part: str, batch: int) -> float:
     from fedloom_edge.artefact.check import initial_arrays
-    from fedloom_edge.artefact.manifest import INFER, TRAIN
+    from fedloom_edge.artefact.manifest import INFER, step_file
     from fedloom_edge.artefact.serving import predict
     from fedloom_edge.artefact.storage import Artefact
     from fedloom_edge.train_step import TrainStep, open_session
 
     artefact = Artefact(path)
-    manifest, graph = artefact.manifest, artefact.read(TRAIN)
+    manifest, graph = artefact.manifest, artefact.read(step_file(part))
     step = TrainStep(graph, batch=batch)
     step.set_arrays(initial_arrays(artefact))
     inputs = open_session(graph).get_inputs()

@@ -67,6 +67,7 @@ class StepSignature:
         parameters: trained arrays.
         statistics: running means and variances that a step updates.
         states: of the optimiser, `kind/parameter`, each in its parameter's shape.
+        given: arrays that a step takes and does not train, where those are no constants of the graph.
         classes: number of classes of cross_entropy; 0 for the other losses.
         forward_bytes: of the forward pass's values at the batch size that the graph was built for; 0 where
             that is not known, in graphs of earlier versions.
@@ -77,6 +78,7 @@ class StepSignature:
     parameters: tuple[str, ...]
     statistics: tuple[str, ...]
     states: tuple[str, ...]
+    given: tuple[str, ...] = ()
     classes: int
     forward_bytes: int = 0
 
@@ -99,7 +101,7 @@ class StepSignature:
         try:
             content: dict[str, Any] = json.loads(metadata[METADATA])
             content["settings"] = StepSettings(**content["settings"])
-            content = {"forward_bytes": 0} | content
+            content = {"forward_bytes": 0, "given": []} | content
             values: dict[str, Any] = {f.name: content[f.name] for f in fields(cls)}
             values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
             return cls(**values)

@@ -69,20 +69,21 @@ class TrainStep:
         self.draws = SEED in taken
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Start from `arrays`: parameters and running statistics by name; the optimiser's state is zero.
+        """Start from `arrays`, which are copied; the optimiser's state is zero.
 
         Raises:
             TrainingError: an array is missing or of another shape or dtype.
         """
         signature = self.signature
-        for name in (*signature.parameters, *signature.statistics):
+        taken = (*signature.parameters, *signature.statistics, *signature.given)
+        for name in taken:
             given, shape = arrays.get(name), self._shapes[name]
             if given is None or given.shape != shape or given.dtype != np.float32:
                 found = "missing" if given is None else f"{given.dtype} {given.shape}"
                 raise TrainingError(f"array {name} is {found}; the step graph takes float32 {shape}")
         self._allocate()
         here = self._buffers[self._current]
-        for name in (*signature.parameters, *signature.statistics):
+        for name in taken:
             np.copyto(here[name], arrays[name])
         for name in signature.states:
             here[name].fill(0)
@@ -162,7 +163,9 @@ class TrainStep:
         outputs = {o.name: tuple(o.shape) for o in session.get_outputs()}
         if NORMS in outputs:
             self.norms = np.zeros(len(signature.parameters), np.float32)
-        return signature, {name: outputs[new(name)] for name in signature.carried}
+        inputs = {i.name: tuple(i.shape) for i in session.get_inputs()}
+        shapes = {name: outputs[new(name)] for name in signature.carried}
+        return signature, shapes | {name: inputs[name] for name in signature.given}
 
     def _session(self, batch: int) -> Any:
         return open_session(self._graph, batch=batch, threads=self._threads, plan=self._planned)
@@ -174,9 +177,11 @@ class TrainStep:
         for side in self._buffers:
             for name in self.signature.carried:
                 side[name] = np.zeros(self._shapes[name], np.float32)
-        for name in starts:
-            value = np.zeros(self._shapes[name], np.float32)
-            self._buffers[0][start(name)] = self._buffers[1][start(name)] = value
+        for entry, name in [
+            *((start(name), name) for name in starts),
+            *((n, n) for n in self.signature.given),
+        ]:
+            self._buffers[0][entry] = self._buffers[1][entry] = np.zeros(self._shapes[name], np.float32)
 
     def _bind(self, size: int) -> "_Bound":
         """The session for batches of `size`: the one that is optimised for it, or the one for any size."""

@@ -1,6 +1,7 @@
 """A Trainer that is given its graphs: it trains with onnxruntime what the coordinator has exported."""
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class ArtefactTrainer:
     def __init__(self, task: Task, folder: Path) -> None:
         self._task, self._folder = task, folder
         self._path: Path | None = None
+        self._part = ""
         self._artefact: Artefact | None = None
         self._trainer: OnnxTrainer | None = None
         self._frozen: Arrays | None = None
@@ -43,9 +45,19 @@ class ArtefactTrainer:
     def equip(self, path: Path) -> None:
         """Train with this artefact from now on; it is checked when the first work needs it."""
         if path != self._path:
-            self._path, self._artefact, self._backbone = path, None, None
+            self._path, self._artefact, self._backbone, self._part = path, None, None, ""
             self._features.clear()
             self.rest()
+
+    @property
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """What can be trained of what the artefact trains: see its manifest."""
+        return self._opened.manifest.parts
+
+    def restrict(self, part: str) -> None:
+        """Train this part from now on and leave the other arrays as they come; empty for everything."""
+        if part != self._part:
+            self._part, self._trainer = part, None
 
     def rest(self) -> None:
         """Let go of sessions; they are made anew of the artefact, which stays checked."""
@@ -111,7 +123,7 @@ class ArtefactTrainer:
         from fedloom_client.finetune.graphs import ArtefactGraphs
         from fedloom_client.onnx_trainer import OnnxTrainer
 
-        return OnnxTrainer(ArtefactGraphs(artefact), self._task.loss, self._task.metrics)
+        return OnnxTrainer(ArtefactGraphs(artefact, self._part), self._task.loss, self._task.metrics)
 
     def _checked(self, path: Path) -> "Artefact":
         """The artefact, checked before anything of it is run.

@@ -1,19 +1,20 @@
 """`fedloom device plan`: what this device would do in a round, and why, before it takes part in one."""
 
 import json
+import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fedloom_client.device.home import DeviceSettings
 from fedloom_client.device.pace import FILE, PaceBook, Point, pace_of
-from fedloom_client.device.planning import MEMORY_SHARE, is_hot, measured, sendings
+from fedloom_client.device.planning import MEMORY_SHARE, is_hot, measured, part_note, sendings
 from fedloom_client.device.reading import load_task_light, read_shard
 from fedloom_client.device.telemetry import available_memory, board, temperature, throttled
-from fedloom_client.planner.plan import Limits, Plan, plan
+from fedloom_client.planner.plan import Choice, Limits, Plan, choose, plan
 from fedloom_client.training import Training
 from fedloom_edge.artefact.check import check, initial_arrays
 from fedloom_edge.artefact.manifest import Manifest
@@ -42,13 +43,13 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The plan for one artefact.
+    """What is chosen for one artefact.
 
     Attributes:
         path: of the artefact.
         manifest: of it.
-        points: what was measured.
-        plan: made of it.
+        points: what was measured, by part.
+        choice: the part to train, and its plan.
         uplink: bytes a second that it was made for; 0 where not known.
         joules: that the training of a round takes; None where the board does not tell.
         estimated: `joules` is an estimate.
@@ -56,11 +57,16 @@ class Forecast:
 
     path: Path
     manifest: Manifest
-    points: Sequence[Point]
-    plan: Plan
+    points: dict[str, list[Point]]
+    choice: Choice
     uplink: float
     joules: float | None
     estimated: bool
+
+    @property
+    def plan(self) -> Plan:
+        """For the part that is trained."""
+        return self.choice.plan
 
 
 def parse_rate(text: str) -> float:
@@ -83,7 +89,6 @@ def forecast(
     Raises:
         InputError: there is no artefact, or it or the device's data is wrong.
         RunError: an artefact cannot be trained here.
-        TrainingError: nothing of one fits into the memory.
     """
     book, own = PaceBook(home / FILE), sorted((home / "artefacts").glob(f"*{SUFFIX}"))
     paths = list(artefacts) or own
@@ -100,33 +105,41 @@ def forecast(
     made = [_forecast(path, examples, uplink, settings.max_temperature_c, wishes) for path in paths]
     for each in made:
         if each.path in own:  # the next round need not measure
-            book.measured(each.path.stem, list(each.points))
+            for part, points in each.points.items():
+                book.measured(each.path.stem, part, points)
     return made
 
 
 def _forecast(path: Path, examples: int, uplink: float, hottest: float, wishes: Wishes) -> Forecast:
     artefact = Artefact(path)
     check(artefact)
-    manifest = artefact.manifest
+    manifest, arrays = artefact.manifest, initial_arrays(artefact)
     training, memory = Training(**manifest.training), MEMORY_SHARE * available_memory()
+    hot, points = is_hot(hottest), dict[str, list[Point]]()
+
+    def plans() -> Iterator[tuple[str, Plan]]:
+        for part, names in ({"": tuple(arrays)} | dict(manifest.parts)).items():
+            points[part] = measured(path, part, min(training.batch_size, examples), memory)
+            pace = pace_of(points[part], uplink, hot=hot)
+            assert pace is not None  # there are points
+            limits = Limits(
+                training=training,
+                examples=examples,
+                seconds=wishes.deadline,
+                memory=memory,
+                sendings=sendings({name: arrays[name] for name in names}, wishes.compress),
+            )
+            yield part, plan(pace, limits)
+
     began = time.monotonic()
     with EnergyMeter() as meter:
-        points = measured(path, min(training.batch_size, examples), memory)
+        choice = choose(plans())
     seconds, energy = time.monotonic() - began, meter.energy
-    pace = pace_of(points, uplink, hot=is_hot(hottest))
-    assert pace is not None  # there are points
-    limits = Limits(
-        training=training,
-        examples=examples,
-        seconds=wishes.deadline,
-        memory=memory,
-        sendings=sendings(initial_arrays(artefact), wishes.compress),
-    )
-    made = plan(pace, limits)
+    assert choice is not None  # there are plans
     if energy is None:
-        return Forecast(path, manifest, points, made, uplink, None, estimated=False)
-    joules = energy.joules / seconds * made.train_seconds
-    return Forecast(path, manifest, points, made, uplink, joules, energy.estimated)
+        return Forecast(path, manifest, points, choice, uplink, None, estimated=False)
+    joules = energy.joules / seconds * choice.plan.train_seconds
+    return Forecast(path, manifest, points, choice, uplink, joules, energy.estimated)
 
 
 def chosen(made: Sequence[Forecast]) -> Forecast | None:
@@ -138,7 +151,7 @@ def chosen(made: Sequence[Forecast]) -> Forecast | None:
     whole = [each for each in fit if each.plan.whole]
     if whole:
         return whole[0]
-    return max(fit, key=lambda each: each.plan.steps * each.plan.batch_size, default=None)
+    return max(fit, key=lambda each: each.plan.share, default=None)
 
 
 def as_json(made: Sequence[Forecast]) -> str:
@@ -156,8 +169,9 @@ def as_json(made: Sequence[Forecast]) -> str:
                 "path": str(each.path),
                 "task": each.manifest.name,
                 "trainable": each.manifest.trainable,
-                "measured": [asdict(point) for point in each.points],
-                "plan": asdict(each.plan),
+                "part": each.choice.part or "all",
+                "measured": [_finite(asdict(point)) for point in each.points[each.choice.part]],
+                "plan": _finite(asdict(each.plan)),
                 "joules": each.joules,
                 "joules_estimated": each.estimated if each.joules is not None else None,
             }
@@ -165,6 +179,10 @@ def as_json(made: Sequence[Forecast]) -> str:
         ],
     }
     return json.dumps(content, indent=1)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
 
 
 def as_text(made: Sequence[Forecast], deadline: float) -> str:
@@ -186,9 +204,9 @@ def as_text(made: Sequence[Forecast], deadline: float) -> str:
 
 
 def _lines(each: Forecast) -> list[str]:
-    made = each.plan
+    made, part = each.plan, each.choice.part
     points = "; ".join(
-        f"batch {p.batch}: {1e3 * p.seconds:.3g} ms a step, {p.bytes / 1e6:.0f} MB" for p in each.points
+        f"batch {p.batch}: {1e3 * p.seconds:.3g} ms a step, {p.bytes / 1e6:.0f} MB" for p in each.points[part]
     )
     takes = f"{made.train_seconds:.3g} s of training"
     if made.seconds is not None:
@@ -198,6 +216,7 @@ def _lines(each: Forecast) -> list[str]:
         energy = f"{each.joules:.3g} J a round ({'estimated' if each.estimated else 'measured'})"
     return [
         f"artefact     {each.path.name}: {each.manifest.name}, trains {each.manifest.trainable}",
+        *(f"plan         {note}" for note in part_note(each.choice)),
         f"measured     {points}",
         *(f"plan         {reason}" for reason in made.reasons),
         f"takes        {takes}, {made.memory / 1e6:.0f} MB{'' if made.fits else '; it does not fit'}",

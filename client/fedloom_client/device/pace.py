@@ -7,7 +7,7 @@ anew.
 import json
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ _SHORT = 1 << 16  # bytes: less is mostly waiting for the other side, and says l
 
 @dataclass(frozen=True)
 class Point:
-    """A step of `batch` examples: its seconds, and the bytes that training took (0 where unknown)."""
+    """A step of `batch` examples: its seconds, and the bytes that training took (0 where unknown).
+
+    Infinite seconds: it did not fit into so many bytes.
+    """
 
     batch: int
     seconds: float
@@ -37,7 +40,7 @@ class PaceBook:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._uplink, self._key, self._points = _read(path)
+        self._uplink, self._key, self._parts = _read(path)
 
     @property
     def uplink(self) -> float:
@@ -56,33 +59,37 @@ class PaceBook:
                 self._uplink = _mixed(self._uplink, found)
             self._write()
 
-    def points(self, key: str) -> list[Point]:
-        """What is known of the steps of an artefact, by batch size; of one artefact at a time."""
+    def points(self, key: str, part: str) -> list[Point]:
+        """What is known of the steps of an artefact's part, by batch size; of one artefact at a time."""
         with self._lock:
-            return [self._points[batch] for batch in sorted(self._points)] if key == self._key else []
+            return self._parts.get(part, []) if key == self._key else []
 
-    def measured(self, key: str, points: list[Point]) -> None:
-        """Begin anew with what was measured of an artefact: seconds above 0."""
+    def measured(self, key: str, part: str, points: list[Point]) -> None:
+        """What was measured of a part, anew: seconds above 0, the smallest batch first."""
         with self._lock:
-            self._key, self._points = key, {point.batch: point for point in points}
+            self._parts = {**(self._parts if key == self._key else {}), part: points}
+            self._key = key
             self._write()
 
-    def trained(self, key: str, batch: int, seconds: float) -> None:
-        """Steps of a round took `seconds` each: other batch sizes are as much slower or faster."""
+    def trained(self, key: str, part: str, batch: int, seconds: float) -> None:
+        """Steps of a round took `seconds` each: other batch sizes and parts are as much slower or faster."""
         with self._lock:
-            if key != self._key or not self._points:
-                self._key, self._points = key, {batch: Point(batch, seconds)}
+            known = self._parts.get(part) if key == self._key else None
+            if not known:
+                self._key, self._parts = key, {part: [Point(batch, seconds)]}
             else:
-                known = [self._points[b] for b in sorted(self._points)]
                 step, example = _line([(p.batch, p.seconds) for p in known])
                 expected = step + example * batch
                 factor = _mixed(expected, seconds) / expected
-                self._points = {p.batch: replace(p, seconds=factor * p.seconds) for p in known}
+                self._parts = {
+                    each: [replace(p, seconds=factor * p.seconds) for p in points]
+                    for each, points in self._parts.items()
+                }
             self._write()
 
     def _write(self) -> None:
-        points = {str(p.batch): [p.seconds, p.bytes] for p in self._points.values()}
-        content = {"uplink": self._uplink, "artefact": self._key, "points": points}
+        parts = {part: [astuple(p) for p in points] for part, points in self._parts.items()}
+        content = {"uplink": self._uplink, "artefact": self._key, "parts": parts}
         with suppress(OSError):  # a full disk: it is known until the agent ends
             write_atomic(self._path, json.dumps(content) + "\n", synced=False)
 
@@ -111,13 +118,13 @@ def _mixed(before: float, newest: float) -> float:
     return newest if before <= 0 else (1 - _NEWEST) * before + _NEWEST * newest
 
 
-def _read(path: Path) -> tuple[float, str, dict[int, Point]]:
+def _read(path: Path) -> tuple[float, str, dict[str, list[Point]]]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        points = {
-            int(batch): Point(int(batch), float(seconds), int(size))
-            for batch, (seconds, size) in content["points"].items()
+        parts = {
+            part: [Point(int(batch), float(seconds), int(size)) for batch, seconds, size in points]
+            for part, points in content["parts"].items()
         }
-        return float(content["uplink"]), str(content["artefact"]), points
+        return float(content["uplink"]), str(content["artefact"]), parts
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 0.0, "", {}

@@ -1,8 +1,9 @@
 """How a device plans its rounds: measure once, plan, train, and know better."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from fedloom_client.device.pace import PaceBook, Point, pace_of
 from fedloom_client.device.telemetry import available_memory, resident_memory, temperature, throttled
 from fedloom_client.node import Node
 from fedloom_client.orders import Given, Orders, train
-from fedloom_client.planner.plan import TRAINING_SHARE, Limits, Pace, Plan, plan
+from fedloom_client.planner.plan import TRAINING_SHARE, Choice, Limits, Plan, choose, plan
 from fedloom_client.trainer import Assignment, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
@@ -25,6 +26,7 @@ log = logging.getLogger("fedloom.device")
 
 MEMORY_SHARE = 0.9
 """Of the memory that is available, what a plan may take."""
+_MORE = 1.25  # times the memory that was too little: measure again
 _NEAR = 5.0  # degrees below the limit at which a board counts as hot
 
 
@@ -57,74 +59,90 @@ class Planner:
         Raises:
             TrainingError: not even the smallest batch fits into the memory, or training could not go on.
         """
-        made = self._plan(assignment.training, node, until, given.arrays, orders)
-        asked = assignment
+        choice = self._choose(assignment.training, node, until, given.arrays, orders)
+        made, asked = (None if choice is None else choice.plan), assignment
+        part = choice.part if choice is not None and orders.plan else ""
         if made is not None and orders.plan:
             assignment = applied(made, assignment, several=orders.algorithm is not None)
-        self._make_room(node, assignment.training.batch_size)
+        self._make_room(node, part, assignment.training.batch_size)
         began = time.perf_counter()
         update, memory = train(node, given, assignment, orders, made.compress if made else "")
         steps = update.metrics.get("steps", 0.0)
         if steps >= 1:
             batch = min(assignment.training.batch_size, len(node.raw.train))
-            self._book.trained(self._key, batch, (time.perf_counter() - began) / steps)
-        if made is not None and orders.plan:
+            self._book.trained(self._key, part, batch, (time.perf_counter() - began) / steps)
+        if choice is not None and made is not None and orders.plan:
             planned = {"planned-steps": float(made.steps), "planned-batch-size": float(made.batch_size)}
             update = replace(
                 update,
                 metrics={**update.metrics, **planned},
-                warnings=(*update.warnings, *_notes(made, asked)),
+                warnings=(*update.warnings, *_notes(choice, asked)),
             )
         return update, memory
 
-    def _plan(
+    def _choose(
         self, training: Training, node: Node, until: float, arrays: Arrays, orders: Orders
-    ) -> Plan | None:
-        """The round's plan; None where nothing is known of the device yet."""
-        key, memory, path = self._key, self._memory(), self._artefact()
-        examples = len(node.raw.train)
+    ) -> Choice | None:
+        """What to train in the round, and how; None where nothing is known of the device yet."""
+        examples, memory = len(node.raw.train), self._memory()
         if examples < 1:
-            return None
-        if orders.plan and path is not None and not self._book.points(key):
-            self._measure(path, key, min(training.batch_size, examples), memory)
-        pace = self._pace(key)
-        if pace is None:
             return None
         limits = Limits(
             training=training,
             examples=examples,
             seconds=(until - time.monotonic()) / TRAINING_SHARE,
             memory=memory,
-            sendings=sendings(_changing(node, arrays), orders.compress),
         )
-        made = plan(pace, limits)
-        if orders.plan and made.memory > memory:
-            raise TrainingError(f"memory: {made.reasons[0]}")
-        log.info("plan: %s", "; ".join(made.reasons if orders.plan else made.reasons[2:3]))
-        return made
+        trainer = node.trainer if isinstance(node.trainer, ArtefactTrainer) else None
+        parts = {"": _changing(trainer, arrays)}
+        if trainer is not None and orders.plan:
+            parts |= {part: {n: arrays[n] for n in names} for part, names in trainer.parts.items()}
+        choice = choose(self._plans(parts, limits, orders))
+        if choice is not None:
+            if orders.plan and choice.plan.memory > memory:
+                raise TrainingError(f"memory: {choice.plan.reasons[0]}")
+            said = choice.plan.reasons if orders.plan else choice.plan.reasons[2:3]
+            log.info("plan: %s", "; ".join([*part_note(choice), *said]))
+        return choice
+
+    def _plans(
+        self, parts: Mapping[str, Arrays], limits: Limits, orders: Orders
+    ) -> Iterator[tuple[str, Plan]]:
+        """A plan for each part, as it is asked for; parts that were never measured are measured first."""
+        key, path, hot = self._key, self._artefact(), is_hot(self._limit)
+        for part, changing in parts.items():
+            if orders.plan and path is not None and not self._is_known(part, limits.memory):
+                self._measure(path, part, min(limits.training.batch_size, limits.examples), limits.memory)
+            pace = pace_of(self._book.points(key, part), self._book.uplink, hot=hot)
+            if pace is not None:
+                yield part, plan(pace, replace(limits, sendings=sendings(changing, orders.compress)))
+
+    def _is_known(self, part: str, memory: float) -> bool:
+        """Whether a part was measured, or found too large for nearly as much memory as there is now."""
+        known = self._book.points(self._key, part)
+        return bool(known) and (known[0].seconds < math.inf or memory < _MORE * known[0].bytes)
 
     @property
     def _key(self) -> str:
         path = self._artefact()
         return path.stem if path is not None else "torch"
 
-    def _pace(self, key: str) -> Pace | None:
-        return pace_of(self._book.points(key), self._book.uplink, hot=is_hot(self._limit))
-
     def _memory(self) -> float:
         """Bytes that training may take, with those that it holds already from the round before."""
         return MEMORY_SHARE * available_memory() + max(resident_memory() - self._rest, 0)
 
-    def _measure(self, path: Path, key: str, batch: int, memory: float) -> None:
+    def _measure(self, path: Path, part: str, batch: int, memory: float) -> None:
         try:
-            self._book.measured(key, measured(path, batch, memory))
+            self._book.measured(path.stem, part, measured(path, part, batch, memory))
         except RunError as error:  # what is wrong with it training will say; else it is known after a round
             log.warning("%s", error)
 
-    def _make_room(self, node: Node, batch: int) -> None:
-        """The runtime keeps what it made for another batch size: let go of it."""
-        if self._batch not in (0, batch) and isinstance(node.trainer, ArtefactTrainer):
-            node.trainer.rest()
+    def _make_room(self, node: Node, part: str, batch: int) -> None:
+        """The runtime keeps what it made for another part or batch size: let go of it."""
+        if isinstance(node.trainer, ArtefactTrainer):
+            node.trainer.restrict(part)
+            if self._batch not in (0, batch):
+                node.trainer.rest()
         self._batch = batch
 
 
@@ -134,23 +152,23 @@ def is_hot(limit: float) -> bool:
     return bool(throttled()) or (degrees is not None and degrees > limit - _NEAR)
 
 
-def measured(path: Path, batch: int, memory: float) -> list[Point]:
-    """Step time and memory of an artefact at two batch sizes at most `batch`; takes some seconds.
+def measured(path: Path, part: str, batch: int, memory: float) -> list[Point]:
+    """Step time and memory of an artefact's part at two batch sizes at most `batch`; takes some seconds.
 
-    Where a batch does not fit into `memory` bytes smaller ones are measured.
+    Where a batch does not fit into `memory` bytes smaller ones are measured; where none does, a step takes
+    infinitely long.
 
     Raises:
         RunError: the artefact cannot be trained.
-        TrainingError: no batch fits.
     """
     size = batch
-    while (found := probe(path, size, memory)) is None:
+    while (found := probe(path, part, size, memory)) is None:
         if size <= 2:
-            raise TrainingError(f"memory: training takes more than the {memory / 1e6:.0f} MB available")
+            return [Point(size, math.inf, int(memory) + 1)]
         size = max(size // 2, 2)
     points = [Point(found.batch, found.seconds, found.bytes)]
     small = max(size // 4, min(size, 2))
-    if small < size and (other := probe(path, small, memory)) is not None:
+    if small < size and (other := probe(path, part, small, memory)) is not None:
         points.insert(0, Point(other.batch, other.seconds, other.bytes))
     return points
 
@@ -168,11 +186,11 @@ def sendings(arrays: Arrays, compress: str) -> Sequence[tuple[str, int]]:
     return found
 
 
-def _changing(node: Node, arrays: Arrays) -> Arrays:
+def _changing(trainer: ArtefactTrainer | None, arrays: Arrays) -> Arrays:
     """What of a model training changes: chunks of the rest are at the coordinator already."""
-    if not isinstance(node.trainer, ArtefactTrainer):
+    if trainer is None:
         return arrays
-    trained = node.trainer.initial_arrays(0)
+    trained = trainer.initial_arrays(0)
     return {name: array for name, array in arrays.items() if name in trained}
 
 
@@ -197,8 +215,14 @@ def applied(made: Plan, assignment: Assignment, *, several: bool = False) -> Ass
     return replace(assignment, training=training, enough=enough)
 
 
-def _notes(made: Plan, asked: Assignment) -> list[str]:
+def part_note(choice: Choice) -> list[str]:
+    """Which part is trained, and why no more; nothing where everything is."""
+    return [f"trains {choice.part} alone: for all, {choice.why}"] if choice.part else []
+
+
+def _notes(choice: Choice, asked: Assignment) -> list[str]:
     """What an operator should know of a plan: where it falls short of what the run asks for."""
+    made = choice.plan
     short = ((made.batch_size < asked.training.batch_size, 0), (not made.whole, 1))
-    notes = [f"plan: {made.reasons[which]}" for held, which in short if held]
-    return [note for note in notes if "no more examples" not in note]
+    notes = [*part_note(choice), *(made.reasons[which] for held, which in short if held)]
+    return [f"plan: {note}" for note in notes if "no more examples" not in note]

@@ -1,13 +1,14 @@
 """An artefact's graphs, as an OnnxTrainer takes them."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.artefact.check import initial_arrays
-from fedloom_edge.artefact.manifest import EVALUATE, TRAIN
+from fedloom_edge.artefact.manifest import EVALUATE, TRAIN, step_file
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import TrainingError
 from fedloom_edge.step_settings import StepSettings
@@ -19,21 +20,23 @@ class ArtefactGraphs:
 
     Args:
         artefact: checked.
+        part: of what it trains, as its manifest names it; empty for all.
 
     Attributes:
         last: the step that was made last; after an error it still has the last good arrays.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
-        self._artefact = artefact
+    def __init__(self, artefact: Artefact, part: str = "") -> None:
+        self._artefact, self._part = artefact, part
         self._evaluator: Evaluator | None = None
         self._steps: dict[int, TrainStep] = {}
         self.last: TrainStep | None = None
 
-    @property
+    @cached_property
     def statistics(self) -> frozenset[str]:
-        """Arrays that a step measures."""
-        return frozenset(self._made(0).signature.statistics)
+        """Arrays that a step of everything measures."""
+        whole = TrainStep(self._artefact.read(TRAIN)) if self._part else self._made(0)
+        return frozenset(whole.signature.statistics)
 
     @property
     def tied(self) -> Mapping[str, str]:
@@ -72,5 +75,5 @@ class ArtefactGraphs:
 
     def _made(self, batch: int) -> TrainStep:
         if batch not in self._steps:
-            self._steps[batch] = TrainStep(self._artefact.read(TRAIN), batch=batch)
+            self._steps[batch] = TrainStep(self._artefact.read(step_file(self._part)), batch=batch)
         return self._steps[batch]

@@ -1,19 +1,23 @@
 """The plan of a device's round: a pure function of what was measured and what the round allows.
 
-It chooses what a device may choose by itself: the batch size (never above what the run asks for, halved
-until it fits the memory), the local steps and the compression of the update. Which parameters are trained
-and with which precision is fixed in an artefact, the same for every device of a run, so that updates can be
-averaged: `fedloom device plan` compares several artefacts, and whoever serves the run picks one.
+It chooses the batch size (never above what the run asks for, halved until it fits the memory), the local
+steps, the compression of the update, and of the parts that an artefact has train steps for the one to train.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedloom_client.training import Training
 
 TRAINING_SHARE = 0.8
 """Of the round's time, the most that training may take."""
+ENOUGH = 0.5
+"""Of the examples that a run asks for: who would see fewer of them trains a smaller part of the model.
+
+Measured with half of the clients slow: the last half of a model on all examples is worth as much as the
+whole on half of them, on half of them half a point less, and the last layer alone no more than a sixth.
+"""
 _SLACK = 0.9  # steps that are planned into the allowed time, against what differs from the measurement
 _HOT_SHARE = 0.5  # of the time, on a board that is hot: a Pi that throttles runs at about half its clock
 _PATIENCE = 1.0  # seconds that an update may take to send, however fast the training was
@@ -79,7 +83,7 @@ class Plan:
             sending is therefore unknown.
         train_seconds: of it, training.
         memory: bytes that training is expected to take.
-        whole: the steps are all that the run asks for.
+        share: of the examples that the run asks for, how many are seen; 1 for all of them.
         fits: neither the deadline nor the memory is exceeded; where False the plan is the least there is.
         reasons: sentences, one for each choice.
     """
@@ -90,9 +94,19 @@ class Plan:
     seconds: float | None
     train_seconds: float
     memory: float
-    whole: bool
+    share: float
     fits: bool
     reasons: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the steps are all that the run asks for."""
+        return self.share == 1
+
+    @property
+    def shortcoming(self) -> str:
+        """What keeps it from all that the run asks for."""
+        return self.reasons[1 if self.fits else 0]
 
 
 def plan(pace: Pace, limits: Limits) -> Plan:
@@ -117,7 +131,7 @@ def plan(pace: Pace, limits: Limits) -> Plan:
         seconds=train + sending if pace.uplink else None,
         train_seconds=train,
         memory=pace.bytes(batch),
-        whole=steps >= wanted,
+        share=min(max(steps, 1) / wanted, 1.0),
         fits=bool(light) and steps >= 1,
         reasons=(
             _batch_reason(pace, limits, batch, light=bool(light), quick=bool(quick)),
@@ -126,6 +140,40 @@ def plan(pace: Pace, limits: Limits) -> Plan:
             *(("the board is hot: half the time is left for it to slow down",) if pace.hot else ()),
         ),
     )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a device trains, and how.
+
+    Attributes:
+        part: of the model; empty for all of it.
+        plan: for this part.
+        why: no more than this part is trained; empty for all.
+    """
+
+    part: str
+    plan: Plan
+    why: str = ""
+
+
+def choose(plans: Iterable[tuple[str, Plan]]) -> Choice | None:
+    """The first of the plans that does enough; else the first of those that do most, to a factor of two.
+
+    Where none fits it is the last; None of none.
+
+    Args:
+        plans: (part, plan), the largest part first; no more are asked for than it takes.
+    """
+    made: list[Choice] = []
+    for part, each in plans:
+        made.append(Choice(part, each, made[0].plan.shortcoming if made else ""))
+        if each.fits and each.share >= ENOUGH:
+            return made[-1]
+    fitting = [choice for choice in made if choice.plan.fits]
+    if not fitting:
+        return made[-1] if made else None
+    return max(fitting, key=lambda choice: math.floor(math.log2(choice.plan.share)))
 
 
 def _halvings(most: int) -> list[int]:
@@ -168,10 +216,8 @@ def _codec(pace: Pace, limits: Limits, batch: int) -> tuple[str, float]:
 def _batch_reason(pace: Pace, limits: Limits, batch: int, *, light: bool, quick: bool) -> str:
     asked = limits.training.batch_size
     if not light:
-        return (
-            f"batch size {batch}: even this takes {pace.bytes(batch) / 1e6:.0f} MB, and "
-            f"{limits.memory / 1e6:.0f} MB may be taken"
-        )
+        takes = f"{'more than ' * math.isinf(pace.step)}{pace.bytes(batch) / 1e6:.0f} MB"
+        return f"batch size {batch}: even this takes {takes}, and {limits.memory / 1e6:.0f} MB may be taken"
     if not quick:
         return f"batch size {batch}: not even a step of it ends in time"
     if batch == asked:

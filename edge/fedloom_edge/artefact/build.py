@@ -12,11 +12,11 @@ from onnx import helper, numpy_helper
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.artefact.aware import aware
 from fedloom_edge.artefact.check import FEATURES
-from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, TRAIN, Kind
+from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, TRAIN, Kind, step_file
 from fedloom_edge.artefact.rounding import Rounded, round_into
 from fedloom_edge.autodiff.forward import Forward, read_forward
 from fedloom_edge.autodiff.step import build_evaluation, build_train_step
-from fedloom_edge.autodiff.trainable import select
+from fedloom_edge.autodiff.trainable import layers, select
 from fedloom_edge.errors import InputError
 from fedloom_edge.quantise import fold_and_quantise
 from fedloom_edge.step_settings import StepSettings, StepSignature
@@ -30,6 +30,7 @@ class Graphs:
         files: name -> content.
         kind: whether the train step takes features or inputs, and whether it rounds.
         parameters: names of what is trained.
+        parts: of it, as in the manifest.
         arrays: names of what the step and the evaluation take: those, running statistics, and in a full step
             everything.
         rounded: where those are in the int8 model that the step trains.
@@ -40,10 +41,16 @@ class Graphs:
     parameters: tuple[str, ...]
     arrays: frozenset[str]
     rounded: dict[str, Rounded] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def build_graphs(
-    model: onnx.ModelProto, settings: StepSettings, trainable: str | Sequence[str], batch: int
+    model: onnx.ModelProto,
+    settings: StepSettings,
+    trainable: str | Sequence[str],
+    batch: int,
+    *,
+    parts: bool = False,
 ) -> Graphs:
     """Graphs of a model with its arrays in it.
 
@@ -55,6 +62,8 @@ def build_graphs(
         settings: loss, optimiser, bounds.
         trainable: as for `build_train_step`.
         batch: the usual batch size.
+        parts: whether there are also steps for the last half of what is trained, the last quarter, ...,
+            the last layer, for devices that cannot do with all of it.
 
     Raises:
         InputError: the model or `trainable` does not fit.
@@ -73,7 +82,23 @@ def build_graphs(
         TRAIN: step.SerializeToString(),
         EVALUATE: evaluation.SerializeToString(),
     }
-    return Graphs(files, "full" if features is None else "head", signature.parameters, taken)
+    kind: Kind = "full" if features is None else "head"
+    made = _parts(tail, signature.parameters, batch) if parts else {}
+    for part, some in made.items():
+        smaller = build_train_step(tail, settings, trainable=some, batch=batch, fixed=False)
+        files[step_file(part)] = smaller.SerializeToString()
+    return Graphs(files, kind, signature.parameters, taken, parts=made)
+
+
+def _parts(model: onnx.ModelProto, trained: Sequence[str], batch: int) -> dict[str, tuple[str, ...]]:
+    """The last half of the layers that are trained, the last quarter, ..., the last: `last:N` -> arrays."""
+    by_layer = layers(read_forward(model, max(batch, 2))).values()
+    owned = [own for names in by_layer if (own := [name for name in names if name in trained])]
+    found, count = dict[str, tuple[str, ...]](), len(owned) // 2
+    while count:
+        found[f"last:{count}"] = tuple(dict.fromkeys(name for own in owned[-count:] for name in own))
+        count //= 2
+    return found
 
 
 def build_aware(

@@ -11,7 +11,17 @@ from safetensors.numpy import load
 
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.artefact.graph import Contents, inspect
-from fedloom_edge.artefact.manifest import ARRAYS, EVALUATE, EXPLAIN, INFER, INT8, TRAIN, Manifest, Tensor
+from fedloom_edge.artefact.manifest import (
+    ARRAYS,
+    EVALUATE,
+    EXPLAIN,
+    INFER,
+    INT8,
+    TRAIN,
+    Manifest,
+    Tensor,
+    step_file,
+)
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import DataError, RunError
 from fedloom_edge.step_settings import GRADIENT, TARGET, StepSignature, new
@@ -39,12 +49,12 @@ def check(artefact: Artefact) -> dict[str, Contents]:
         session = _load(content, f"{artefact.path}: {name}")
         if name in (INFER, INT8):
             _check_inference(artefact.manifest, session, name)
-        elif name == TRAIN:
-            _check_step(artefact.manifest, session, arrays)
         elif name == EVALUATE:
             _check_inputs(session, arrays)
         elif name == EXPLAIN:
             _check_explanation(artefact.manifest, session)
+        else:
+            _check_step(artefact.manifest, session, arrays, name)
     return found
 
 
@@ -93,18 +103,21 @@ def _compare(expected: Tensor, found: Any, name: str) -> None:
         raise DataError(f"{name} has {given}, the manifest {expected}; export it again")
 
 
-def _check_step(manifest: Manifest, session: Any, arrays: Arrays) -> None:
+def _check_step(manifest: Manifest, session: Any, arrays: Arrays, file: str) -> None:
     try:
         signature = StepSignature.from_metadata(session.get_modelmeta().custom_metadata_map)
     except RunError as error:
-        raise DataError(f"{TRAIN}: {error}") from error
-    if set(signature.parameters) != set(manifest.parameters):
-        raise DataError(f"{TRAIN} trains other arrays than the manifest says; export it again")
+        raise DataError(f"{file}: {error}") from error
+    said = {TRAIN: manifest.parameters} | {step_file(part): own for part, own in manifest.parts.items()}
+    if set(signature.parameters) != set(said[file]):
+        raise DataError(f"{file} trains other arrays than the manifest says; export it again")
     shapes = {o.name: tuple(o.shape) for o in session.get_outputs()}
-    for name in (*signature.parameters, *signature.statistics):
+    taken = {i.name: tuple(i.shape) for i in session.get_inputs()}
+    told = [(name, shapes.get(new(name))) for name in (*signature.parameters, *signature.statistics)]
+    for name, shape in [*told, *((name, taken.get(name)) for name in signature.given)]:
         array = arrays.get(name)
-        if array is None or array.dtype.name != "float32" or array.shape != shapes.get(new(name)):
-            raise DataError(f"{ARRAYS} does not fit {TRAIN} in {name}; export it again")
+        if array is None or array.dtype.name != "float32" or array.shape != shape:
+            raise DataError(f"{ARRAYS} does not fit {file} in {name}; export it again")
 
 
 def _check_explanation(manifest: Manifest, session: Any) -> None:

@@ -21,6 +21,7 @@ INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS = (
 )
 FILES = (INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS)
 _OPTIONAL = {INT8, EXPLAIN}
+_PART = re.compile(r"train\.last([1-9][0-9]{0,2})\.onnx")
 Kind = Literal["head", "full", "quantised"]
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_AXES, _LARGEST_AXIS = 8, 1 << 24
@@ -59,6 +60,8 @@ class Manifest:
             `quantised` takes inputs and trains with the rounding of infer.int8.onnx.
         trainable: what was chosen to be trained, in words.
         parameters: names of the trained arrays, all of them in arrays.safetensors.
+        parts: what a device may train that cannot train all of them, the largest first: `last:N` -> names.
+            Each has a step of its own, `step_file`.
         tied: second names of shared arrays -> the name that the graphs use.
         training: settings of training by default.
         serve: the file that answers fastest within half a point of the best accuracy: infer.onnx or
@@ -79,6 +82,7 @@ class Manifest:
     kind: Kind
     trainable: str
     parameters: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     training: Mapping[str, Any]
     serve: str
     rounded: Mapping[str, Rounded] = field(default_factory=dict[str, Rounded])
@@ -91,6 +95,16 @@ class Manifest:
     def to_json(self) -> str:
         """For the file."""
         return json.dumps({"format": FORMAT} | asdict(self), indent=2)
+
+
+def is_file_of_artefact(name: str) -> bool:
+    """Whether an artefact may have such a file beside its manifest."""
+    return name in FILES or _PART.fullmatch(name) is not None
+
+
+def step_file(part: str = "") -> str:
+    """The file with the train step of a part (see `Manifest.parts`); empty for that of everything."""
+    return f"train.{part.replace(':', '')}.onnx" if part else TRAIN
 
 
 def read_manifest(text: str | bytes) -> Manifest:
@@ -113,6 +127,7 @@ def read_manifest(text: str | bytes) -> Manifest:
             kind=content["kind"],
             trainable=_text(content["trainable"]),
             parameters=tuple(map(_text, content["parameters"])),
+            parts={_text(p): tuple(map(_text, own)) for p, own in content.get("parts", {}).items()},
             training=dict(content["training"]),
             serve=content["serve"],
             rounded={_text(n): Rounded(**p) for n, p in content["rounded"].items()},
@@ -131,8 +146,9 @@ def read_manifest(text: str | bytes) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    unknown = set(manifest.files) - set(FILES)
-    missing = set(FILES) - _OPTIONAL - set(manifest.files)
+    steps = {step_file(part) for part in manifest.parts}
+    unknown = set(manifest.files) - {*FILES, *steps}
+    missing = {*FILES, *steps} - _OPTIONAL - set(manifest.files)
     if unknown or missing:
         what = f"names the file {min(unknown)!r}" if unknown else f"lacks the file {min(missing)}"
         raise DataError(f"{MANIFEST} {what}; an artefact has {', '.join(FILES)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedloom_edge.artefact.graph import MOST_BYTES
-from fedloom_edge.artefact.manifest import FILES, MANIFEST, FileEntry, Manifest, read_manifest
+from fedloom_edge.artefact.manifest import MANIFEST, FileEntry, Manifest, is_file_of_artefact, read_manifest
 from fedloom_edge.errors import DataError, InputError, RunError
 from fedloom_edge.files import replacing, write_atomic
 
@@ -121,7 +121,7 @@ class _Zip:
             raise DataError(f"{path} is neither a folder nor a whole zip ({error})") from error
         names = [info.filename for info in infos]
         for name in names:
-            if name not in (*FILES, MANIFEST):
+            if name != MANIFEST and not is_file_of_artefact(name):
                 raise DataError(f"{path} holds {name[:100]!r}, which no artefact does")
         if len(set(names)) != len(names):
             raise DataError(f"{path} holds a file twice")

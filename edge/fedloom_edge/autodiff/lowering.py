@@ -19,9 +19,15 @@ PADDING_ROWS = "fedloom.padding_rows"
 
 
 def write_forward(
-    forward: Forward, trainable: tuple[str, ...], settings: StepSettings, g: Tape
+    forward: Forward,
+    trainable: tuple[str, ...],
+    settings: StepSettings,
+    g: Tape,
+    given: frozenset[str] = frozenset(),
 ) -> dict[str, str]:
     """Write the forward pass, and note in `g` what a gradient is needed of; nodes go to `g.forward`.
+
+    Arrays that are neither trainable nor `given` from outside are constants.
 
     Returns:
         New value's name for each running statistic that the step updates.
@@ -29,7 +35,7 @@ def write_forward(
     g.values.update(forward.values)
     g.active.update(trainable)
     for name, array in forward.arrays.items():
-        if name not in trainable:
+        if name not in trainable and name not in given:
             g.values[name] = Value(array.dtype, array.shape, array.shape, array)
     g.constants.update({k: v.constant for k, v in g.values.items() if v.constant is not None})
     padding = json.loads(forward.metadata.get(PADDING_ROWS, "{}"))

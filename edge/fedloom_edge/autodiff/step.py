@@ -46,6 +46,7 @@ def build_train_step(
     trainable: str | Sequence[str] = "all",
     batch: int = _TYPICAL_BATCH,
     watched: bool = False,
+    fixed: bool = True,
 ) -> onnx.ModelProto:
     """The train step of a model as one graph of standard operators, which stock runtimes run.
 
@@ -59,10 +60,11 @@ def build_train_step(
     arrays, with the proximal term, before clipping; `new/NAME` for each array, statistic and state; if
     `watched` also `gradient_norms` (P,), of each trained array by itself.
 
-    Everything else in the model is a constant of the graph. A batch normalisation behind a trained array
-    uses the batch's moments and updates its statistics (see `StepSettings.batch_statistics`), and every
-    Dropout there is active, whatever mode the model was exported in; before all trained arrays both stay
-    as in evaluation, so that features can be computed once. `StepSignature` is in the metadata.
+    Everything else in the model is a constant of the graph, or an input if not `fixed`. A batch
+    normalisation behind a trained array uses the batch's moments and updates its statistics (see
+    `StepSettings.batch_statistics`), and every Dropout there is active, whatever mode the model was exported
+    in; before all trained arrays both stay as in evaluation, so that features can be computed once.
+    `StepSignature` is in the metadata.
 
     Args:
         model: an inference or training graph from any exporter; it stays as it is.
@@ -70,6 +72,7 @@ def build_train_step(
         trainable: `all`, `last:N`, `biases`, `batch-norm`, `lora`, or names or patterns (see `select`).
         batch: the usual batch size; forms are chosen for it, and other sizes work.
         watched: whether the graph tells the gradient's norm array by array.
+        fixed: whether arrays that are not trained stay as they are in the model for good.
 
     Raises:
         InputError: the model cannot be run or differentiated, or `trainable` does not fit it.
@@ -78,7 +81,8 @@ def build_train_step(
     _check_names(forward)
     names = select(forward, trainable)
     g = Tape()
-    new_statistics = write_forward(forward, names, settings, g)
+    arrays = () if fixed else (*parameters(forward), *forward.statistics)
+    new_statistics = write_forward(forward, names, settings, g, frozenset(arrays))
     check_output(settings.loss, forward.output, g)
     _declare_targets(forward, settings, g)
     loss, slope = LOSSES[settings.loss](forward.output, TARGET, g)
@@ -90,6 +94,8 @@ def build_train_step(
         )
     outputs = {LOSS: loss} | {new(name): value for name, value in new_statistics.items()}
     states = _update(gradients, settings, g, outputs, watched=watched)
+    nodes = _named_outputs(_live(g.nodes, set(outputs.values())), outputs)
+    read = {name for node in nodes for name in node.input}
     classes = g.values[forward.output].typical[1] if settings.loss == "cross_entropy" else 0
     signature = StepSignature(
         settings=settings,
@@ -97,10 +103,11 @@ def build_train_step(
         parameters=tuple(gradients),
         statistics=tuple(new_statistics),
         states=states,
+        given=tuple(n for n in arrays if n in read and n not in gradients and n not in new_statistics),
         classes=classes,
         forward_bytes=sum(_bytes(g.values[name]) for node in forward.nodes for name in node.outputs if name),
     )
-    return _model(forward, signature, outputs, g)
+    return _model(forward, signature, nodes, g)
 
 
 def build_evaluation(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -220,13 +227,15 @@ def _clip(gradients: dict[str, str], norm: str, settings: StepSettings, g: Tape)
     return gradients
 
 
-def _model(forward: Forward, signature: StepSignature, outputs: dict[str, str], g: Tape) -> onnx.ModelProto:
-    nodes = _named_outputs(_live(g.nodes, set(outputs.values())), outputs)
+def _model(
+    forward: Forward, signature: StepSignature, nodes: list[onnx.NodeProto], g: Tape
+) -> onnx.ModelProto:
     read = {name for node in nodes for name in node.input}
-    given = [name for name in (*signature.inputs, *signature.carried, TARGET) if name in read]
-    inputs = [_info(name, g.values[name]) for name in given]
+    names = (*signature.inputs, *signature.carried, *signature.given, TARGET)
+    taken = [name for name in names if name in read]
+    inputs = [_info(name, g.values[name]) for name in taken]
     if g.values[TARGET].typical != g.values[forward.output].typical[:1]:  # several targets an example
-        inputs[given.index(TARGET)] = helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, ["targets"])
+        inputs[taken.index(TARGET)] = helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, ["targets"])
     if signature.settings.proximal:
         inputs += [_info(start(name), g.values[name]) for name in signature.parameters]
     for name, kind in ((LR, TensorProto.FLOAT), (STEP, TensorProto.INT64), (SEED, TensorProto.INT64)):
@@ -235,12 +244,16 @@ def _model(forward: Forward, signature: StepSignature, outputs: dict[str, str], 
     if MU in read:
         inputs.append(helper.make_tensor_value_info(MU, TensorProto.FLOAT, []))
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in (LOSS, NORM)]
-    if NORMS in outputs:
+    if any(NORMS in node.output for node in nodes):
         count = [len(signature.parameters)]
         results.append(helper.make_tensor_value_info(NORMS, TensorProto.FLOAT, count))
     results += [_info(name, g.values[name], new(name)) for name in signature.carried]
     graph = helper.make_graph(
-        nodes, "train_step", inputs, results, [i for i in g.initialisers() if i.name in read]
+        nodes,
+        "train_step",
+        inputs,
+        results,
+        [i for i in g.initialisers() if i.name in read and i.name not in taken],
     )
     return _made(graph, forward, {METADATA: signature.to_json()})
 

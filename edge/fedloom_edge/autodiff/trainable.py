@@ -97,17 +97,22 @@ def _batch_norm(forward: Forward) -> set[str]:
     return {name for n in forward.nodes if n.op == "BatchNormalization" for name in n.inputs[1:3]}
 
 
-def _last(forward: Forward, everything: tuple[str, ...], trainable: str) -> tuple[str, ...]:
-    """The parameters of the last N layers, in the order in which the graph first reads them."""
-    count = trainable.removeprefix("last:")
-    layers: dict[str, list[str]] = {}
+def layers(forward: Forward) -> dict[str, list[str]]:
+    """The arrays that can be trained by layer, in the order in which the graph first reads them."""
+    everything, found = parameters(forward), dict[str, list[str]]()
     for index, node in enumerate(forward.nodes):
         for name in node.inputs:
             if name in everything:
-                layers.setdefault(_layer(name, index), []).append(name)
-    if not count.isdigit() or not 1 <= int(count) <= len(layers):
-        raise InputError(f"trainable {trainable!r}: give last:N with N from 1 to {len(layers)}, the layers")
-    chosen = {name for layer in list(layers)[-int(count) :] for name in layers[layer]}
+                found.setdefault(_layer(name, index), []).append(name)
+    return found
+
+
+def _last(forward: Forward, everything: tuple[str, ...], trainable: str) -> tuple[str, ...]:
+    """The parameters of the last N layers."""
+    count, by_layer = trainable.removeprefix("last:"), layers(forward)
+    if not count.isdigit() or not 1 <= int(count) <= len(by_layer):
+        raise InputError(f"trainable {trainable!r}: give last:N with N from 1 to {len(by_layer)}, the layers")
+    chosen = {name for names in list(by_layer.values())[-int(count) :] for name in names}
     return _some(forward, everything, chosen, trainable)
 
 

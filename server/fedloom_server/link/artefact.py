@@ -71,7 +71,7 @@ def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
     embed(model, arrays)
     alone = training.batch_size == 1
     settings = step_settings(task.loss, training, proximal=proximal, alone=alone)
-    graphs = build_graphs(model, settings, "all", training.batch_size)
+    graphs = build_graphs(model, settings, "all", training.batch_size, parts=plan.orders.plan)
     expected = trainer.outputs(arrays, x)
     parity(graphs.files[INFER], x, expected)
     manifest = Manifest(
@@ -85,6 +85,7 @@ def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
         kind=graphs.kind,
         trainable="all",
         parameters=graphs.parameters,
+        parts=graphs.parts,
         tied=tied_names(module),
         training=asdict(training),
         serve=INFER,

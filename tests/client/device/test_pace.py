@@ -29,9 +29,9 @@ def test_nothing_measured_is_no_pace() -> None:
 
 def test_a_real_round_corrects_every_batch_size_and_keeps_what_it_takes_of_memory(tmp_path: Path) -> None:
     book = PaceBook(tmp_path / "pace.json")
-    book.measured("a", _POINTS)
-    book.trained("a", 16, 0.36)  # three times what was expected: half of the way
-    assert [(p.batch, p.seconds, p.bytes) for p in book.points("a")] == [
+    book.measured("a", "", _POINTS)
+    book.trained("a", "", 16, 0.36)  # three times what was expected: half of the way
+    assert [(p.batch, p.seconds, p.bytes) for p in book.points("a", "")] == [
         (4, pytest.approx(0.12), 40_000_000),
         (16, pytest.approx(0.24), 100_000_000),
     ]
@@ -39,11 +39,11 @@ def test_a_real_round_corrects_every_batch_size_and_keeps_what_it_takes_of_memor
 
 def test_it_survives_the_agent_and_is_of_one_artefact(tmp_path: Path) -> None:
     book = PaceBook(tmp_path / "pace.json")
-    book.measured("a", _POINTS)
+    book.measured("a", "", _POINTS)
     book.sent(1_000_000, 2.0)
     again = PaceBook(tmp_path / "pace.json")
-    assert again.points("a") == _POINTS
-    assert again.points("b") == []
+    assert again.points("a", "") == _POINTS
+    assert again.points("b", "") == []
     assert again.uplink == 500_000
 
 

@@ -1,13 +1,14 @@
 """The laws of a plan: never beyond memory or deadline, and no device is punished for being better."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom_client.planner.plan import Limits, Pace, Plan, plan
+from fedloom_client.planner.plan import ENOUGH, Limits, Pace, Plan, choose, plan
 from fedloom_client.training import Training
 
 _CODECS = ("", "float16", "int8", "topk:0.01")
@@ -132,3 +133,42 @@ def test_nothing_fits_is_said_with_the_least_there_is() -> None:
 def test_a_hot_board_is_given_half_the_work(hot: bool, steps: int) -> None:
     given = Limits(training=Training(epochs=9), examples=32, seconds=10)
     assert plan(Pace(step=1, example=0, hot=hot), given).steps == steps
+
+
+parts = st.lists(paces, min_size=1, max_size=4).map(
+    lambda found: {f"last:{4 - i}": p for i, p in enumerate(found)}
+)
+
+
+@given(parts, limits())
+def test_the_part_that_is_chosen_fits_if_any_does_and_no_larger_one_does_enough(
+    parts: dict[str, Pace], given: Limits
+) -> None:
+    plans = {part: plan(pace, given) for part, pace in parts.items()}
+    choice = choose(plans.items())
+    assert choice is not None
+    assert choice.plan == plans[choice.part]
+    assert choice.plan.fits == any(made.fits for made in plans.values())
+    larger = list(plans)[: list(plans).index(choice.part)]
+    assert not any(plans[part].fits and plans[part].share >= ENOUGH for part in larger)
+    assert (choice.why == "") == (choice.part == next(iter(plans)))
+    if choice.plan.fits:
+        assert all(made.share < 2 * choice.plan.share for made in plans.values() if made.fits)
+
+
+def test_parts_are_looked_at_only_until_one_does_enough() -> None:
+    given = Limits(training=Training(epochs=3), examples=100, seconds=10)
+
+    def plans() -> Iterator[tuple[str, Plan]]:
+        yield "", plan(Pace(step=5, example=0), given)
+        yield "last:2", plan(Pace(step=1, example=0), given)
+        raise AssertionError("last:1 is not needed")
+
+    choice = choose(plans())
+    assert choice is not None
+    assert choice.part == "last:2"
+    assert choice.why == "1 of 12 steps: 7.2 s of the 10 s may be spent on training"
+
+
+def test_nothing_known_is_no_choice() -> None:
+    assert choose([]) is None

@@ -9,7 +9,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from fedloom_edge.artefact.build import inference
+from fedloom_edge.artefact.build import embed, inference
 from fedloom_edge.autodiff import StepSettings, add_lora, build_evaluation, build_train_step, merge_lora
 from fedloom_edge.bench_models import CASES, mobilenet
 from fedloom_edge.errors import InputError, RunError, TrainingError
@@ -347,3 +347,28 @@ def test_what_is_no_step_graph_is_refused(tmp_path):
     step = loaded(model_of(network()))
     with pytest.raises(TrainingError, match=r"array 0\.weight is missing"):
         step.set_arrays({})
+
+
+@pytest.mark.parametrize("trainable", ["last:1", "last:2", "5.weight"])
+def test_arrays_that_are_not_fixed_are_inputs_and_change_nothing_else(trainable):
+    model = model_of(network())
+    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    for change in (1.0, 1.5):  # another round brings other arrays
+        now = {name: change * a if a.dtype == np.float32 else a for name, a in arrays.items()}
+        embed(model, now)
+        fixed, free = (loaded(model, trainable=trainable, fixed=fixed) for fixed in (True, False))
+        free.set_arrays(now)
+        assert not fixed.signature.given
+        assert {"0.weight", "1.running_mean"} < set(free.signature.given)
+        for seed in range(3):
+            x, y = batch(seed=seed)
+            assert fixed(x, y, lr=0.1) == pytest.approx(free(x, y, lr=0.1), rel=1e-5)
+        assert free.arrays().keys() == fixed.arrays().keys()
+        for name, array in fixed.arrays().items():
+            np.testing.assert_allclose(array, free.arrays()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_an_array_that_is_given_and_does_not_come_is_said():
+    step = loaded(model_of(network()), trainable="last:1", fixed=False)
+    with pytest.raises(TrainingError, match=r"array 0\.weight is missing"):
+        step.set_arrays(step.arrays())

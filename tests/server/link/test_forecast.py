@@ -9,6 +9,8 @@ from fedloom_client.device.forecast import chosen, forecast, parse_rate
 from fedloom_client.device.home import DeviceSettings
 from fedloom_client.device.pace import PaceBook
 from fedloom_client.loading import load_data, load_task
+from fedloom_client.orders import Orders
+from fedloom_client.planner.plan import Choice
 from fedloom_edge.artefact.storage import SUFFIX
 from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
@@ -17,14 +19,24 @@ from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
 
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
+def exported(folder, orders):
     task = load_task("digits")
-    plan = Plan(task=task, training=task.training, rounds=1, clients=1, seed=0)
+    plan = Plan(task=task, training=task.training, rounds=1, clients=1, seed=0, orders=orders)
     strategy = make_strategy("fedavg", {}, clients=1, lr=0.05)
-    path, why = run_artefact(plan, strategy, load_data(task, None), tmp_path_factory.mktemp("run"))
+    path, why = run_artefact(plan, strategy, load_data(task, None), folder)
     assert path, why
     return path
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("run"), Orders())
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """With steps for parts of the model."""
+    return exported(tmp_path_factory.mktemp("planned"), Orders(plan=True))
 
 
 def test_a_tight_deadline_and_a_thin_line_are_planned_for_with_reasons(artefact, tmp_path, capsys):
@@ -43,7 +55,7 @@ def test_json_has_what_was_measured_and_the_plan(artefact, tmp_path, capsys):
     assert found["chosen"] == only["path"] == str(artefact)
     assert [point["batch"] for point in only["measured"]] == [4, 16]
     assert all(point["seconds"] > 0 and point["bytes"] > 0 for point in only["measured"])
-    assert only["plan"]["whole"]
+    assert (only["part"], only["plan"]["share"]) == ("all", 1)
     assert only["plan"]["fits"]
     assert (found["uplink_bytes_per_second"], only["plan"]["seconds"]) == (None, None)
 
@@ -52,7 +64,18 @@ def test_what_it_measures_of_its_own_artefact_the_next_round_need_not(artefact, 
     (tmp_path / "artefacts").mkdir()
     (tmp_path / "artefacts" / f"abc{SUFFIX}").write_bytes(artefact.read_bytes())
     assert main(["device", "plan", "--home", str(tmp_path)]) == 0
-    assert [point.batch for point in PaceBook(tmp_path / "pace.json").points("abc")] == [4, 16]
+    assert [point.batch for point in PaceBook(tmp_path / "pace.json").points("abc", "")] == [4, 16]
+
+
+def test_where_all_of_it_takes_too_long_the_part_that_does_not_is_planned(planned, tmp_path, capsys):
+    options = ["--home", str(tmp_path), "--deadline", "0.0001", "--json"]
+    assert main(["device", "plan", str(planned), *options]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["artefacts"]
+    assert only["part"] == "last:1"  # nothing fits: it is the least there is
+    assert not only["plan"]["fits"]
+    assert main(["device", "plan", str(planned), *options[:-1]]) == 0
+    said = capsys.readouterr().out
+    assert "plan         trains last:1 alone: for all, batch size" in said
 
 
 def test_of_several_artefacts_the_first_that_does_everything_in_time_is_chosen(artefact, tmp_path):
@@ -62,14 +85,9 @@ def test_of_several_artefacts_the_first_that_does_everything_in_time_is_chosen(a
     (made,) = forecast(tmp_path, DeviceSettings(), [artefact], wishes)
 
     def like(**changes):
-        return replace(made, plan=replace(made.plan, **changes))
+        return replace(made, choice=Choice("", replace(made.plan, **changes)))
 
-    slow, part, good, better = (
-        like(fits=False, whole=False),
-        like(whole=False, steps=1),
-        like(whole=True, steps=5),
-        like(whole=True, steps=7),
-    )
+    slow, part, good, better = like(fits=False), like(share=0.1), like(steps=5), like(steps=7)
     assert chosen([slow, part, good, better]) is good
     assert chosen([slow, part]) is part
     assert chosen([slow]) is None

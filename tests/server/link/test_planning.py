@@ -67,13 +67,17 @@ class Device:
         return self.planner.train(self.node, given, assignment, orders, time.monotonic() + seconds)
 
 
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    job = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0)
+def exported(folder, orders):
+    job = Plan(task=TASK, training=TRAINING, rounds=1, clients=1, seed=0, orders=orders)
     strategy = make_strategy("fedavg", {}, clients=1, lr=0.05)
-    path, why = run_artefact(job, strategy, DATA, tmp_path_factory.mktemp("run"))
+    path, why = run_artefact(job, strategy, DATA, folder)
     assert path, why
     return path
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("run"), Orders())
 
 
 @pytest.fixture
@@ -83,23 +87,23 @@ def device(tmp_path, artefact):
 
 def test_it_measures_itself_once_and_does_all_where_there_is_time(device):
     update, _ = device.train(PLANNED)
-    small, large = device.book.points(device.key)
+    small, large = device.book.points(device.key, "")
     assert (small.batch, large.batch) == (4, 16)
     assert 0 < small.bytes < 1 << 30
     assert update.metrics["steps"] == update.metrics["planned-steps"] == 16
     assert (update.examples, update.warnings) == (64, ())
     device.train(PLANNED)
-    assert [point.bytes for point in device.book.points(device.key)] == [small.bytes, large.bytes]
+    assert [point.bytes for point in device.book.points(device.key, "")] == [small.bytes, large.bytes]
 
 
 def test_a_slow_device_plans_fewer_steps_and_its_update_counts_what_it_saw(device):
-    device.book.measured(device.key, [Point(16, 2.0)])
+    device.book.measured(device.key, "", [Point(16, 2.0)])
     update, _ = device.train(PLANNED, seconds=8.5)
     assert update.metrics["steps"] == 3  # nine tenths of 8.5 s
     assert update.examples == 48
     (warning,) = update.warnings
     assert warning.startswith("plan: 3 of 16 steps: 7.6")
-    (point,) = device.book.points(device.key)
+    (point,) = device.book.points(device.key, "")
     assert point.seconds < 2  # it was faster than thought
 
 
@@ -114,7 +118,7 @@ def test_an_algorithm_that_trains_two_models_ends_each_after_the_plans_steps():
 def tight(device, monkeypatch):
     """300 MB may be taken, of which a batch of 16 needs 400."""
     monkeypatch.setattr(device.planner, "_memory", lambda: 300e6)
-    device.book.measured(device.key, [Point(4, 1e-4, 100_000_000), Point(16, 1e-4, 400_000_000)])
+    device.book.measured(device.key, "", [Point(4, 1e-4, 100_000_000), Point(16, 1e-4, 400_000_000)])
     return device
 
 
@@ -129,7 +133,7 @@ def test_a_small_memory_takes_a_smaller_batch(tight):
 
 
 def test_too_small_a_memory_is_a_refusal(tight):
-    tight.book.measured(tight.key, [Point(16, 1e-4, 400_000_000)])
+    tight.book.measured(tight.key, "", [Point(16, 1e-4, 400_000_000)])
     with pytest.raises(TrainingError, match="memory: batch size 2: even this takes 400 MB"):
         tight.train(PLANNED)
 
@@ -139,13 +143,59 @@ def test_most_steps_of_a_run_are_as_many_examples_in_smaller_batches(tight):
 
 
 def test_a_measurement_keeps_within_the_memory_that_it_is_given(artefact):
-    with pytest.raises(TrainingError, match="training takes more than"):
-        measured(artefact, 16, 1 << 10)
+    assert measured(artefact, "", 16, 1 << 10) == [Point(2, math.inf, (1 << 10) + 1)]
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):
     with pytest.raises(RunError, match="cannot be measured"):
-        measured(tmp_path / "none.fedloom", 16, 1 << 30)
+        measured(tmp_path / "none.fedloom", "", 16, 1 << 30)
+
+
+@pytest.fixture
+def parted(tmp_path, monkeypatch):
+    """A device whose run lets it train a part of the model; 300 MB may be taken."""
+    device = Device(tmp_path, exported(tmp_path / "run", PLANNED))
+    monkeypatch.setattr(device.planner, "_memory", lambda: 300e6)
+    return device
+
+
+def check_that_the_last_layer_alone_was_trained(device, update):
+    np.testing.assert_array_equal(update.arrays["0.weight"], device.arrays["0.weight"])
+    assert not np.array_equal(update.arrays["2.weight"], device.arrays["2.weight"])
+    assert list(update.arrays) == list(device.arrays)
+
+
+def test_a_device_without_time_for_half_of_it_trains_the_last_layers(parted):
+    parted.book.measured(parted.key, "", [Point(16, 2.0)])
+    parted.book.measured(parted.key, "last:1", [Point(16, 0.5)])
+    update, _ = parted.train(PLANNED, seconds=8.5)
+    check_that_the_last_layer_alone_was_trained(parted, update)
+    assert update.metrics["steps"] == update.metrics["planned-steps"] == 15
+    part, steps = update.warnings
+    assert part.startswith("plan: trains last:1 alone: for all, 3 of 16 steps: 7.6")
+    assert steps.startswith("plan: 15 of 16 steps: 7.6")
+
+
+def test_a_device_without_memory_for_it_trains_the_last_layers_and_all_when_there_is_some(parted):
+    parted.book.measured(parted.key, "", [Point(2, math.inf, 300_000_001)])
+    update, _ = parted.train(PLANNED)
+    check_that_the_last_layer_alone_was_trained(parted, update)
+    assert update.examples == 64
+    assert update.warnings == (
+        "plan: trains last:1 alone: for all, batch size 2: even this takes more than 300 MB, and 300 MB may "
+        "be taken",
+    )
+    assert [point.batch for point in parted.book.points(parted.key, "last:1")] == [4, 16]
+    parted.planner._memory = lambda: 400e6
+    update, _ = parted.train(PLANNED)
+    assert not np.array_equal(update.arrays["0.weight"], parted.arrays["0.weight"])
+    assert update.warnings == ()
+
+
+def test_with_no_memory_for_any_part_training_is_refused(parted):
+    parted.planner._memory = lambda: 1e3
+    with pytest.raises(TrainingError, match="memory: batch size 2: even this takes more than 0 MB"):
+        parted.train(PLANNED)
 
 
 def decoded(device, update):
