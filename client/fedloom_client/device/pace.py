@@ -72,7 +72,12 @@ class PaceBook:
             self._write()
 
     def trained(self, key: str, part: str, batch: int, seconds: float) -> None:
-        """Steps of a round took `seconds` each: other batch sizes and parts are as much slower or faster."""
+        """Steps of a round took `seconds` each: other batch sizes and parts are as much slower or faster.
+
+        A step that takes longer may be a slower board, or what a round does beside the graph, which is the
+        same for larger parts. They are thought to be no slower than both allow: what is thought too fast is
+        tried and put right, what is thought too slow would never be.
+        """
         with self._lock:
             known = self._parts.get(part) if key == self._key else None
             if not known:
@@ -81,10 +86,14 @@ class PaceBook:
                 step, example = _line([(p.batch, p.seconds) for p in known])
                 expected = step + example * batch
                 factor = _mixed(expected, seconds) / expected
-                self._parts = {
-                    each: [replace(p, seconds=factor * p.seconds) for p in points]
-                    for each, points in self._parts.items()
-                }
+                more = (factor - 1) * expected
+
+                def now(each: str, p: Point) -> Point:
+                    slower = factor * p.seconds
+                    other = each != part and factor > 1
+                    return replace(p, seconds=min(slower, p.seconds + more) if other else slower)
+
+                self._parts = {each: [now(each, p) for p in ps] for each, ps in self._parts.items()}
             self._write()
 
     def _write(self) -> None:

@@ -87,17 +87,12 @@ class Planner:
         examples, memory = len(node.raw.train), self._memory()
         if examples < 1:
             return None
-        limits = Limits(
-            training=training,
-            examples=examples,
-            seconds=(until - time.monotonic()) / TRAINING_SHARE,
-            memory=memory,
-        )
+        limits = Limits(training=training, examples=examples, memory=memory)
         trainer = node.trainer if isinstance(node.trainer, ArtefactTrainer) else None
         parts = {"": _changing(trainer, arrays)}
         if trainer is not None and orders.plan:
             parts |= {part: {n: arrays[n] for n in names} for part, names in trainer.parts.items()}
-        choice = choose(self._plans(parts, limits, orders))
+        choice = choose(self._plans(parts, limits, orders, until))
         if choice is not None:
             if orders.plan and choice.plan.memory > memory:
                 raise TrainingError(f"memory: {choice.plan.reasons[0]}")
@@ -106,7 +101,7 @@ class Planner:
         return choice
 
     def _plans(
-        self, parts: Mapping[str, Arrays], limits: Limits, orders: Orders
+        self, parts: Mapping[str, Arrays], limits: Limits, orders: Orders, until: float
     ) -> Iterator[tuple[str, Plan]]:
         """A plan for each part, as it is asked for; parts that were never measured are measured first."""
         key, path, hot = self._key, self._artefact(), is_hot(self._limit)
@@ -115,7 +110,9 @@ class Planner:
                 self._measure(path, part, min(limits.training.batch_size, limits.examples), limits.memory)
             pace = pace_of(self._book.points(key, part), self._book.uplink, hot=hot)
             if pace is not None:
-                yield part, plan(pace, replace(limits, sendings=sendings(changing, orders.compress)))
+                left = (until - time.monotonic()) / TRAINING_SHARE  # measuring has taken some
+                choices = sendings(changing, orders.compress)
+                yield part, plan(pace, replace(limits, seconds=left, sendings=choices))
 
     def _is_known(self, part: str, memory: float) -> bool:
         """Whether a part was measured, or found too large for nearly as much memory as there is now."""

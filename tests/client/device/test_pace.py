@@ -62,3 +62,23 @@ def test_a_short_upload_says_only_that_the_uplink_is_at_least_so_fast(tmp_path: 
     assert book.uplink == 1_000_000
     book.sent(1_000_000, 4)
     assert book.uplink == pytest.approx(625_000)
+
+
+@pytest.mark.parametrize(
+    ("trained", "seconds", "whole", "last"),
+    [
+        ("", 2.0, 1.5, 0.15),  # half as fast again: a smaller part too
+        ("", 0.5, 0.75, 0.075),
+        ("last:1", 0.2, 1.05, 0.15),  # 0.05 s more, which the larger part takes too
+        ("last:1", 0.05, 0.75, 0.075),
+    ],
+)
+def test_a_round_with_one_part_tells_of_the_others(
+    tmp_path: Path, trained: str, seconds: float, whole: float, last: float
+) -> None:
+    book = PaceBook(tmp_path / "pace.json")
+    book.measured("a", "", [Point(16, 1.0)])
+    book.measured("a", "last:1", [Point(16, 0.1)])
+    book.trained("a", trained, 16, seconds)
+    again = PaceBook(tmp_path / "pace.json")
+    assert [again.points("a", part)[0].seconds for part in ("", "last:1")] == pytest.approx([whole, last])
