@@ -30,6 +30,8 @@ log = logging.getLogger("fedloom.link")
 
 SILENCE_BEATS = 6
 """Heartbeats that a stream may miss before it is closed."""
+_FAREWELL_SECONDS = 5.0
+_UNREAD = 1000  # answers that may wait for a device to read them: an honest one has a few
 UPLOAD_SECONDS = 60.0
 """An upload keeps others waiting for no longer, and one in which nothing comes for so long is given up."""
 
@@ -121,7 +123,9 @@ class Session:
                 logging.INFO if code is grpc.StatusCode.OK else logging.WARNING, "%s: %s", self.device, reason
             )
             if code is not grpc.StatusCode.OK:
-                await context.abort(code, reason)
+                # Behind what a peer does not read the status would wait for ever: then it goes without.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(context.abort(code, reason), _FAREWELL_SECONDS)
 
     async def _write(self, context: Any) -> None:
         while True:
@@ -151,6 +155,8 @@ class Session:
                 if message is grpc.aio.EOF:
                     return
                 self.last_heard = time.monotonic()
+                if len(self._messages) > _UNREAD:
+                    raise LinkError(f"slow: {len(self._messages)} answers wait to be read")
                 if isinstance(message, Chunk):
                     await self._piece(message)
                 elif self._take(message):

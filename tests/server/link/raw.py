@@ -29,7 +29,8 @@ class Raw:
         import queue
 
         self.outgoing = queue.SimpleQueue()
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        # A window that does not grow: what is not read fills it soon.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
         self.channel = grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options)
         self.call = LinkStub(self.channel).Connect(iter(self.outgoing.get, None))
 

@@ -149,6 +149,15 @@ def test_an_array_bomb_is_refused_before_it_takes_room(site, raw, tensors, reaso
     assert said.startswith(reason)
 
 
+def test_a_device_that_asks_and_never_reads_is_ended(site, raw):
+    device = raw().say(hello())
+    result = pb.FromDevice(result=pb.Result(work="x" * 64))
+    for _ in range(20_000):
+        device.say(result)
+    until(lambda: "slow: 1001 answers" in str(site.events("device-disconnected")), 60)
+    assert device.refusal() == ("INVALID_ARGUMENT", "slow: 1001 answers wait to be read")
+
+
 def test_a_path_as_a_works_name_touches_no_file(site, raw, tmp_path):
     device = raw().say(hello())
     device.next("welcome")
