@@ -56,11 +56,11 @@ class ExactMean:
         self.reference = dict(reference)
         self.weight = 0
         self.count = 0
-        peaks = {name: _peak(array) for name, array in self.reference.items()}
-        floor = max(peaks.values(), default=0.0) * 2.0**-20 or 1.0
+        self._peaks = {name: _peak(array) for name, array in self.reference.items()}
+        floor = max(self._peaks.values(), default=0.0) * 2.0**-20 or 1.0
         bits = _HEADROOM + max(largest_weight, 1).bit_length() - 51
         self._sums = {
-            name: _Sum(array.size, math.ldexp(1.0, math.frexp(max(peaks[name], floor))[1] + bits))
+            name: _Sum(array.size, math.ldexp(1.0, math.frexp(max(self._peaks[name], floor))[1] + bits))
             for name, array in self.reference.items()
         }
 
@@ -78,12 +78,12 @@ class ExactMean:
             raise ValueError(f"weights must be positive, got {min(counts)}")
         factors = np.array(counts, np.float64)[:, np.newaxis]
         flat = {name: stack.reshape(len(counts), -1) for name, stack in stacks.items()}
-        for name, rows in flat.items():
-            self._check(name, rows, max(counts, default=1))
+        largest = max(counts, default=1)
+        bounds = {name: self._bound(name, rows, largest) for name, rows in flat.items()}
         for name, total in self._sums.items():
             for start in range(0, len(counts), _ROWS):
                 part = slice(start, start + _ROWS)
-                total.add(flat[name][part], self.reference[name].reshape(-1), factors[part])
+                total.add(flat[name][part], self.reference[name].reshape(-1), factors[part], bounds[name])
         self.weight += sum(counts)
         self.count += len(counts)
 
@@ -134,10 +134,12 @@ class ExactMean:
         for name, total in self._sums.items():
             total.restore(limbs[name])
 
-    def _check(self, name: str, rows: NDArray[Any], weight: int) -> None:
+    def _bound(self, name: str, rows: NDArray[Any], weight: int) -> float:
+        """What no term of these rows exceeds in magnitude, but for rounding."""
         # Both bounds at once, and a NaN fails every comparison.
-        if not _peak(rows) * weight < _LARGEST:
+        if not (peak := _peak(rows)) * weight < _LARGEST:
             raise ValueError(f"array {name!r} has values that are not finite or too large to sum")
+        return (peak + self._peaks[name]) * weight
 
 
 class _Sum:
@@ -151,17 +153,19 @@ class _Sum:
         self._higher: list[NDArray[np.int64]] = []
         self._bounds = [0]  # of each limb's magnitude
 
-    def add(self, rows: NDArray[Any], reference: NDArray[Any], weights: NDArray[np.float64]) -> None:
-        """Fold in rows (C, size) with weights (C, 1)."""
+    def add(
+        self, rows: NDArray[Any], reference: NDArray[Any], weights: NDArray[np.float64], bound: float
+    ) -> None:
+        """Fold in rows (C, size) with weights (C, 1); no term exceeds `bound`, but for rounding."""
         self._make_room(len(rows))
         factors = weights / self.unit
+        small = bound < 0.99 * _EXACT * self.unit  # so every term fits the first limb: none needs a look
         width = max(_CHUNK // len(rows), 1)
         for start in range(0, rows.shape[1], width):
             part = slice(start, start + width)
             terms = np.subtract(rows[:, part], reference[part], dtype=np.float64)
             terms *= factors
-            peak = max(float(terms.max()), -float(terms.min()))
-            if not peak < _EXACT:
+            if not small and not (peak := _peak(terms)) < _EXACT:
                 self._cut(terms, part, peak)
             terms += _MAGIC
             bits = terms.view(np.uint64)
