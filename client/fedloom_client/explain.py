@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_edge.artefact.manifest import INFER
     from fedloom_edge.artefact.storage import Artefact
     from fedloom_edge.files import write_atomic
-    from fedloom_edge.train_step import open_session
+    from fedloom_edge.sessions import open_session
 
     if arguments.samples < 1:
         raise InputError(f"--samples {arguments.samples}: give at least 1")
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _gradient(artefact: Any) -> Callable[[Any, Any], Any]:
     """The gradient of an output, by the artefact's own graph."""
     from fedloom_edge.artefact.manifest import EXPLAIN
+    from fedloom_edge.sessions import open_session
     from fedloom_edge.step_settings import GRADIENT, TARGET
-    from fedloom_edge.train_step import open_session
 
     if EXPLAIN not in artefact.manifest.files:
         raise InputError(

@@ -93,7 +93,8 @@ def _steps(path: Path) -> dict[str, float]:
     from fedloom_edge.artefact.storage import Artefact
     from fedloom_edge.bench import _peak_mb
     from fedloom_edge.probe import made_up_batch
-    from fedloom_edge.train_step import TrainStep, open_session
+    from fedloom_edge.sessions import open_session
+    from fedloom_edge.train_step import TrainStep
 
     artefact = Artefact(path)
     batch = int(artefact.manifest.training.get("batch_size", 32))

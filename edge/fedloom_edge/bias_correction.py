@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from fedloom_edge.train_step import open_session
+from fedloom_edge.sessions import open_session
 
 _BATCH = 32
 _LAYERS = ("Conv", "Gemm")

@@ -97,7 +97,8 @@ def _step_seconds(path: Path, part: str, batch: int) -> float:
     from fedloom_edge.artefact.manifest import INFER, step_file
     from fedloom_edge.artefact.serving import predict
     from fedloom_edge.artefact.storage import Artefact
-    from fedloom_edge.train_step import TrainStep, open_session
+    from fedloom_edge.sessions import open_session
+    from fedloom_edge.train_step import TrainStep
 
     artefact = Artefact(path)
     manifest, graph = artefact.manifest, artefact.read(step_file(part))

@@ -128,7 +128,7 @@ def export(source: Source, trainable: str, seed: int, out: Path, *, explain: boo
     from fedloom_client.torch_trainer import TorchTrainer
     from fedloom_edge.artefact.build import build_aware, build_graphs, embed
     from fedloom_edge.artefact.serving import choose, measure
-    from fedloom_edge.autodiff.step import build_input_gradient
+    from fedloom_edge.autodiff.evaluation import build_input_gradient
     from fedloom_edge.export import training_graph
     from fedloom_server.results import versions
 

@@ -18,7 +18,8 @@ from fedloom_edge.artefact.manifest import INFER, INT8, TRAIN
 from fedloom_edge.artefact.serving import predict
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.cli import main
-from fedloom_edge.train_step import TrainStep, open_session
+from fedloom_edge.sessions import open_session
+from fedloom_edge.train_step import TrainStep
 
 STEPS = 12
 

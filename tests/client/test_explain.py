@@ -20,7 +20,7 @@ from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.autodiff import step
 from fedloom_edge.cli import main
 from fedloom_edge.export import training_graph
-from fedloom_edge.train_step import open_session
+from fedloom_edge.sessions import open_session
 from fedloom_simulations.explain import attribution as captums
 
 IMAGES = (

@@ -11,8 +11,9 @@ from fedloom_edge.artefact.check import initial_arrays
 from fedloom_edge.artefact.manifest import EVALUATE, TRAIN, step_file
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import TrainingError
+from fedloom_edge.sessions import Evaluator
 from fedloom_edge.step_settings import StepSettings
-from fedloom_edge.train_step import Evaluator, TrainStep
+from fedloom_edge.train_step import TrainStep
 
 
 class ArtefactGraphs:

@@ -25,7 +25,7 @@ from fedloom_edge.artefact.serving import backbone, predict
 from fedloom_edge.artefact.storage import Artefact, write_artefact
 from fedloom_edge.errors import TrainingError
 from fedloom_edge.measures import standard_metric
-from fedloom_edge.train_step import open_session
+from fedloom_edge.sessions import open_session
 
 
 @dataclass(frozen=True)

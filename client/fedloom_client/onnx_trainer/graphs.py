@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from fedloom_client.task import Task
 from fedloom_edge.arrays import Arrays
+from fedloom_edge.sessions import Evaluator
 from fedloom_edge.step_settings import StepSettings
-from fedloom_edge.train_step import Evaluator, TrainStep
+from fedloom_edge.train_step import TrainStep
 
 if TYPE_CHECKING:
     import onnx

@@ -14,8 +14,9 @@ from fedloom_edge.artefact.aware import aware
 from fedloom_edge.artefact.check import FEATURES
 from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, TRAIN, Kind, step_file
 from fedloom_edge.artefact.rounding import Rounded, round_into
+from fedloom_edge.autodiff.evaluation import build_evaluation
 from fedloom_edge.autodiff.forward import Forward, read_forward
-from fedloom_edge.autodiff.step import build_evaluation, build_train_step
+from fedloom_edge.autodiff.step import build_train_step
 from fedloom_edge.autodiff.trainable import layers, select
 from fedloom_edge.errors import InputError
 from fedloom_edge.quantise import fold_and_quantise

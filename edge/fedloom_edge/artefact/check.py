@@ -77,7 +77,7 @@ def initial_arrays(artefact: Artefact) -> Arrays:
 
 
 def _load(content: bytes, name: str) -> Any:
-    from fedloom_edge.train_step import open_session
+    from fedloom_edge.sessions import open_session
 
     try:
         return open_session(content)

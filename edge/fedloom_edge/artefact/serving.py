@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedloom_edge.artefact.manifest import INFER, INT8, Manifest
 from fedloom_edge.measures import standard_metric
-from fedloom_edge.train_step import open_session
+from fedloom_edge.sessions import open_session
 
 _RUNS = 60
 _BATCH = 64

@@ -7,8 +7,9 @@
 This package needs `onnx`; what it makes runs on onnxruntime alone (`fedloom_edge.train_step`).
 """
 
+from fedloom_edge.autodiff.evaluation import build_evaluation
 from fedloom_edge.autodiff.lora import add_lora, merge_lora
-from fedloom_edge.autodiff.step import build_evaluation, build_train_step
+from fedloom_edge.autodiff.step import build_train_step
 from fedloom_edge.step_settings import StepSettings, StepSignature
 
 __all__ = ["StepSettings", "StepSignature", "add_lora", "build_evaluation", "build_train_step", "merge_lora"]

@@ -2,23 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from fedloom_edge.autodiff.backward import differentiate
-from fedloom_edge.autodiff.forward import OPSET, Forward, read_forward
+from fedloom_edge.autodiff.forward import Forward, read_forward
 from fedloom_edge.autodiff.losses import LOSSES, check_output
 from fedloom_edge.autodiff.lowering import write_forward
 from fedloom_edge.autodiff.optimisers import Scalars, Update, state_names
 from fedloom_edge.autodiff.rules import Tape
 from fedloom_edge.autodiff.trainable import parameters, select
 from fedloom_edge.autodiff.values import Value
+from fedloom_edge.autodiff.writing import check_names, live_nodes, model_of, named_outputs, value_info
 from fedloom_edge.errors import InputError
 from fedloom_edge.step_settings import (
-    GRADIENT,
     LOSS,
     LR,
     METADATA,
@@ -34,8 +33,6 @@ from fedloom_edge.step_settings import (
     start,
 )
 
-BATCH = "batch"
-"""Name of the axis that follows the batch; a runtime may fix it."""
 _TYPICAL_BATCH = 32
 
 
@@ -78,7 +75,7 @@ def build_train_step(
         InputError: the model cannot be run or differentiated, or `trainable` does not fit it.
     """
     forward = read_forward(model, max(batch, 2))
-    _check_names(forward)
+    check_names(forward)
     names = select(forward, trainable)
     g = Tape()
     arrays = () if fixed else (*parameters(forward), *forward.statistics)
@@ -94,7 +91,7 @@ def build_train_step(
         )
     outputs = {LOSS: loss} | {new(name): value for name, value in new_statistics.items()}
     states = _update(gradients, settings, g, outputs, watched=watched)
-    nodes = _named_outputs(_live(g.nodes, set(outputs.values())), outputs)
+    nodes = named_outputs(live_nodes(g.nodes, set(outputs.values())), outputs)
     read = {name for node in nodes for name in node.input}
     classes = g.values[forward.output].typical[1] if settings.loss == "cross_entropy" else 0
     signature = StepSignature(
@@ -108,65 +105,6 @@ def build_train_step(
         forward_bytes=sum(_bytes(g.values[name]) for node in forward.nodes for name in node.outputs if name),
     )
     return _model(forward, signature, nodes, g)
-
-
-def build_evaluation(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as it evaluates, with its arrays as inputs: dropout off, batch norm by running statistics.
-
-    Inputs: the model's own, and its arrays under their names. Output: the model's first.
-
-    Raises:
-        InputError: the model cannot be run.
-    """
-    forward = read_forward(model, 2)
-    g = Tape()
-    write_forward(forward, (), StepSettings(), g)
-    nodes = _live(g.nodes, {forward.output})
-    read = {name for node in nodes for name in node.input}
-    arrays = [n for n in (*parameters(forward), *forward.statistics) if n in read]
-    inputs = [_info(name, g.values[name]) for name in (*forward.inputs, *arrays) if name in read]
-    constants = [i for i in g.initialisers() if i.name in read and i.name not in arrays]
-    graph = helper.make_graph(
-        nodes, "evaluation", inputs, [_info(forward.output, g.values[forward.output])], constants
-    )
-    return _made(graph, forward, {})
-
-
-def build_input_gradient(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The gradient of one of a model's outputs with respect to its input.
-
-    Inputs: the model's own (B, ...) and `y` int64 (B,), which output, of an example's outputs in a row.
-    Output: `gradient` (B, ...), of the input's shape.
-
-    Args:
-        model: an inference model, with its arrays in it.
-
-    Raises:
-        InputError: the model cannot be run or differentiated, or its input is no float32.
-    """
-    forward = read_forward(model, 2)
-    _check_names(forward)
-    x = forward.inputs[0]
-    if forward.values[x].dtype != np.float32:
-        raise InputError(f"input {x!r} is {forward.values[x].dtype}: only floats have gradients")
-    g = Tape()
-    write_forward(forward, (x,), StepSettings(batch_statistics=False), g)
-    hot = g.op("OneHot", TARGET, g.ints(math.prod(g.values[forward.output].typical[1:])), g.constant([0, 1]))
-    gradient = differentiate(forward, g, g.reshape_like(hot, forward.output), (x,))[x]
-    nodes = _named_outputs(_live(g.nodes, {gradient}), {GRADIENT: gradient})
-    y = helper.make_tensor_value_info(TARGET, TensorProto.INT64, [BATCH])
-    inputs = [*(_info(name, g.values[name]) for name in forward.inputs), y]
-    graph = helper.make_graph(
-        nodes, "input_gradient", inputs, [_info(x, g.values[x], GRADIENT)], g.initialisers()
-    )
-    return _made(graph, forward, {})
-
-
-def _check_names(forward: Forward) -> None:
-    reserved = {LR, SEED, STEP, TARGET, MU, LOSS, NORM, NORMS, GRADIENT}
-    taken = reserved & {*forward.inputs, *forward.arrays}
-    if taken:
-        raise InputError(f"the model's {min(taken)!r} has a name that a train step uses; rename it")
 
 
 def _declare_targets(forward: Forward, settings: StepSettings, g: Tape) -> None:
@@ -233,11 +171,11 @@ def _model(
     read = {name for node in nodes for name in node.input}
     names = (*signature.inputs, *signature.carried, *signature.given, TARGET)
     taken = [name for name in names if name in read]
-    inputs = [_info(name, g.values[name]) for name in taken]
+    inputs = [value_info(name, g.values[name]) for name in taken]
     if g.values[TARGET].typical != g.values[forward.output].typical[:1]:  # several targets an example
         inputs[taken.index(TARGET)] = helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, ["targets"])
     if signature.settings.proximal:
-        inputs += [_info(start(name), g.values[name]) for name in signature.parameters]
+        inputs += [value_info(start(name), g.values[name]) for name in signature.parameters]
     for name, kind in ((LR, TensorProto.FLOAT), (STEP, TensorProto.INT64), (SEED, TensorProto.INT64)):
         if name in read:
             inputs.append(helper.make_tensor_value_info(name, kind, []))
@@ -247,7 +185,7 @@ def _model(
     if any(NORMS in node.output for node in nodes):
         count = [len(signature.parameters)]
         results.append(helper.make_tensor_value_info(NORMS, TensorProto.FLOAT, count))
-    results += [_info(name, g.values[name], new(name)) for name in signature.carried]
+    results += [value_info(name, g.values[name], new(name)) for name in signature.carried]
     graph = helper.make_graph(
         nodes,
         "train_step",
@@ -255,51 +193,8 @@ def _model(
         results,
         [i for i in g.initialisers() if i.name in read and i.name not in taken],
     )
-    return _made(graph, forward, {METADATA: signature.to_json()})
-
-
-def _made(graph: onnx.GraphProto, forward: Forward, facts: dict[str, str]) -> onnx.ModelProto:
-    """A model of `graph`, with the metadata of the one it comes from and `facts`."""
-    version = max(forward.opset, OPSET)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
-    made.ir_version = min(made.ir_version, 10)  # what the oldest supported runtime reads
-    helper.set_model_props(made, forward.metadata | facts)
-    return made
-
-
-def _live(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that some wanted value needs, in order."""
-    wanted, live = set(wanted), []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            live.append(node)
-    return live[::-1]
-
-
-def _named_outputs(nodes: list[onnx.NodeProto], outputs: dict[str, str]) -> list[onnx.NodeProto]:
-    """The same nodes, with each output of the graph under its name."""
-    named: dict[str, str] = {}
-    copies = []
-    made = {name for node in nodes for name in node.output}
-    for name, value in outputs.items():
-        if value in made and value not in named:
-            named[value] = name
-        else:  # an input of the graph, or another output's value too
-            copies.append(helper.make_node("Identity", [named.get(value, value)], [name]))
-    for node in nodes:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name in named:
-                    names[index] = named[name]
-    return nodes + copies
+    return model_of(graph, forward, {METADATA: signature.to_json()})
 
 
 def _bytes(value: Value) -> int:
     return math.prod(value.typical) * value.dtype.itemsize
-
-
-def _info(name: str, value: Value, as_name: str = "") -> onnx.ValueInfoProto:
-    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-    shape: list[Any] = [BATCH if size is None else size for size in value.shape]
-    return helper.make_tensor_value_info(as_name or name, kind, shape)

@@ -15,7 +15,8 @@ from fedloom_edge.bench_models import CASES, mobilenet
 from fedloom_edge.errors import InputError, RunError, TrainingError
 from fedloom_edge.export import training_graph
 from fedloom_edge.quantise import quantise
-from fedloom_edge.train_step import Evaluator, TrainStep
+from fedloom_edge.sessions import Evaluator
+from fedloom_edge.train_step import TrainStep
 
 CLASSES = 10
 
