@@ -125,7 +125,7 @@ def test_the_reasons_say_what_held_it_back() -> None:
 def test_nothing_fits_is_said_with_the_least_there_is() -> None:
     given = Limits(training=Training(), examples=100, seconds=1, memory=1e6)
     made = plan(Pace(step=5, example=0.1, memory=2e6), given)
-    assert (made.batch_size, made.steps, made.fits) == (2, 1, False)
+    assert (made.batch_size, made.steps, made.share, made.fits) == (2, 1, 0, False)
     assert "even this takes 2 MB" in made.reasons[0]
 
 
