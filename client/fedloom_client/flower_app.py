@@ -1,7 +1,7 @@
 """A node as a Flower ClientApp: a thin adapter over a Trainer, the same on every engine."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -10,21 +10,23 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
+from fedloom_client.flower_messages import (
+    CLIENT_FAILED,
+    evaluation_metrics,
+    read_assignment,
+    read_constants,
+    reply_content,
+    update_metrics,
+)
 from fedloom_client.node import Node
 from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.flower import ACTION, secure_step
-from fedloom_client.seeds import derive_seed
 from fedloom_client.shards import ShardRecipe
-from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
-from fedloom_client.training import Training
+from fedloom_client.trainer import Trainer
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
 
-CLIENT_FAILED = 1
-"""Error code of a reply whose reason is a sentence for the operator."""
-ROUND = "server-round"
-"""Key of the round in a message's settings, and of the ConfigRecord and its value in a reply."""
 MEMORY = "memory"
 """Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
@@ -115,48 +117,6 @@ def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict
     return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
 
 
-def read_assignment(message: Message, partition: int) -> Assignment:
-    """What a `train` message asks of the node with this partition."""
-    config: Any = message.content["config"]
-    return Assignment(
-        training=Training.from_config(config),
-        seed=read_seed(message, partition),
-        proximal_mu=_number(config, "proximal-mu", 0.0),
-    )
-
-
-def read_seed(message: Message, partition: int) -> int:
-    """The seed of an assignment."""
-    config: Any = message.content["config"]
-    return derive_seed(int(_number(config, "seed")), int(_number(config, ROUND)), partition)
-
-
-def update_metrics(update: Update, seconds: float) -> dict[str, Any]:
-    """What a reply to `train` reports."""
-    return {**update.metrics, "num-examples": update.examples, "seconds": seconds}
-
-
-def evaluation_metrics(result: Evaluation, seconds: float) -> dict[str, Any]:
-    """What a reply to `evaluate` reports."""
-    return {**result.metrics, "loss": result.loss, "num-examples": result.examples, "seconds": seconds}
-
-
-def reply_content(
-    question: Message, metrics: Mapping[str, Any], arrays: Arrays | None = None, warnings: Sequence[str] = ()
-) -> RecordDict:
-    """The content of a reply. It says which round it answers, so that one that comes late is known."""
-    content = RecordDict()
-    if arrays:
-        content["arrays"] = to_record(arrays)
-    content["metrics"] = MetricRecord(dict(metrics))
-    if warnings:
-        content["warnings"] = ConfigRecord({"warnings": list(warnings)})
-    config = question.content.get("config")
-    if isinstance(config, ConfigRecord) and isinstance(asked := config.get(ROUND), int):
-        content[ROUND] = ConfigRecord({ROUND: asked})
-    return content
-
-
 def _arrays(message: Message) -> Arrays:
     return from_record(message.content.array_records["arrays"])
 
@@ -173,14 +133,3 @@ def _given(message: Message, context: Context) -> Given:
 
 def _optional(record: ArrayRecord | None) -> Arrays:
     return {} if record is None else from_record(record)
-
-
-def read_constants(message: Message) -> Arrays:
-    """The preprocessing constants that came with a message; empty for none."""
-    record = message.content.array_records.get("preprocess")
-    return {} if record is None else from_record(record)
-
-
-def _number(config: ConfigRecord, key: str, default: float | None = None) -> float:
-    value: Any = config.get(key, default)
-    return float(value)

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_client.training import Training

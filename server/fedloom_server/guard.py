@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import count_bytes, from_record, to_numpy
 from fedloom_edge.arrays import Arrays
 from fedloom_server.stacked import StackedReplies

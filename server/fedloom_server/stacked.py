@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Message
 
-from fedloom_client.flower_app import reply_content
+from fedloom_client.flower_messages import reply_content
 from fedloom_client.records import count_bytes
 from fedloom_edge.arrays import Arrays
 

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_edge.arrays import Arrays

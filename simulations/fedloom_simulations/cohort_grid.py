@@ -10,7 +10,7 @@ from flwr.app import Error, Message, MessageType
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedloom_client.flower_app import (
+from fedloom_client.flower_messages import (
     CLIENT_FAILED,
     evaluation_metrics,
     read_assignment,

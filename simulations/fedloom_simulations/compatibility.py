@@ -16,7 +16,7 @@ from fedloom_client.algorithms.registry import ALGORITHMS
 from fedloom_edge.errors import InputError
 from fedloom_server.link import serve
 from fedloom_server.strategies import WRAPPERS
-from fedloom_simulations import simulate
+from fedloom_simulations.options import add_arguments
 
 DOCUMENT = Path("docs/compatibility.md")
 NOTHING = "none"
@@ -179,7 +179,7 @@ def _prepare_simulation(argv: list[str]) -> None:
     from fedloom_simulations.setup import prepare_run
 
     parser = argparse.ArgumentParser()
-    simulate.add_arguments(parser)
+    add_arguments(parser)
     prepare_run(parser.parse_args(argv))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedloom_client.flower_app import CLIENT_FAILED, ROUND
+from fedloom_client.flower_messages import CLIENT_FAILED, ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import generator
 from fedloom_edge.errors import InputError, unknown

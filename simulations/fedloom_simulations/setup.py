@@ -36,8 +36,8 @@ from fedloom_simulations.attacks import POISONS, Attack, attacking_client
 from fedloom_simulations.combinations import goes_alone, refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.folds import FoldRecipe
+from fedloom_simulations.options import SECTIONS
 from fedloom_simulations.poison import PoisonedRecipe
-from fedloom_simulations.simulate import SECTIONS
 
 MODS: list[Mod] = []
 """Flower mods around the training of every run of this process; tests wrap clients in theirs."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import count_bytes, from_record
 from fedloom_server.flower_ids import adopt_identity
 from fedloom_server.guard import Guard

@@ -5,7 +5,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.training import Training
 from fedloom_server.clocked_grid import ClockedGrid, ClockSettings

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedloom_client.flower_messages import CLIENT_FAILED, read_seed, reply_content
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.concealing import asks_for_secrecy, conceal
 from fedloom_client.secure.participant import Participant, Secrets
@@ -43,7 +44,6 @@ def masking(statistics: frozenset[str]) -> Mod:
 
     `statistics` are the trainer's.
     """
-    from fedloom_client.flower_app import CLIENT_FAILED, read_seed, reply_content
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)

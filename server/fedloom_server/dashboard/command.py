@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 PORT = 8642
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ from fedloom_edge.errors import InputError
 from fedloom_server.dashboard.access import Access, read_token, session_key
 from fedloom_server.dashboard.app import make_app
 from fedloom_server.dashboard.catalog import Catalog
-from fedloom_server.dashboard.command import LOOPBACK
 from fedloom_server.dashboard.tail import Tail
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GRACE = 1  # seconds for open answers at the end
 
 
@@ -104,7 +104,7 @@ def _check(arguments: argparse.Namespace) -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(arguments.tls_cert, arguments.tls_key)
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"--tls-cert {arguments.tls_cert}: {error}; give a PEM pair") from error
-    if arguments.host in LOOPBACK:
+    if arguments.host in _LOOPBACK:
         return
     missing = [
         option

@@ -6,6 +6,9 @@ from pathlib import Path
 from fedloom_edge.errors import InputError
 from fedloom_server.link.quorum import Quorum
 
+SECTIONS = ("training", "strategy", "guard", "checkpoints", "secure")
+"""Of the settings that `fedloom serve` takes by `--set` and `--config`."""
+
 
 def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `--listen`, `--enrol`, `--fleet`, `--min-devices`, `--quorum`, `--grace` and `--deadline`."""

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom_edge.config import add_config_argument
-from fedloom_server.link.options import add_link_arguments
-
-SECTIONS = ("training", "strategy", "guard", "checkpoints", "secure")
+from fedloom_server.link.options import SECTIONS, add_link_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="each device measures itself and plans its batch size and steps for the --deadline",
+        help="each device measures itself and plans for the --deadline: batch size, steps, part of the model",
     )
     parser.add_argument(
         "--secure-aggregation",

@@ -37,9 +37,8 @@ from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.artefact import needs_torch
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.opening import linked
-from fedloom_server.link.options import check_link
+from fedloom_server.link.options import SECTIONS, check_link
 from fedloom_server.link.quorum import Quorum
-from fedloom_server.link.serve import SECTIONS
 from fedloom_server.plan import Plan
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget

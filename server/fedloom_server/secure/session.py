@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedloom_client.flower_app import ROUND
+from fedloom_client.flower_messages import ROUND
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.concealing import CLIENTS, CLIP, HEAVIEST
 from fedloom_client.secure.flower import OWN, QUESTION

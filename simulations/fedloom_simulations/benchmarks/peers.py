@@ -179,7 +179,7 @@ def pooled(workload: Workload) -> Clock:
 def fedloom(workload: Workload, backend: str) -> Clock:
     """`fedloom simulate`, in one process on one thread, else in as many as it takes by itself."""
     from fedloom_simulations.collector import settling
-    from fedloom_simulations.simulate import add_arguments
+    from fedloom_simulations.options import add_arguments
 
     with settling():
         from fedloom_simulations.session import run_session

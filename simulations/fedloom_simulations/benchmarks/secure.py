@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from fedloom_simulations import simulate
 from fedloom_simulations.benchmarks.peers import Clock
 from fedloom_simulations.benchmarks.written import write_section
+from fedloom_simulations.options import add_arguments
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
 
@@ -99,7 +99,7 @@ def _side(side: str, data: str, options: argparse.Namespace) -> None:
         task, out = Path(folder, "million.py"), Path(folder, "run")
         task.write_text(_TASK.format(data=data))
         parser = argparse.ArgumentParser()
-        simulate.add_arguments(parser)
+        add_arguments(parser)
         given = [str(task), "--clients", str(options.clients), "--rounds", str(options.rounds)]
         given += ["--partition", "iid", "--workers", "1", "--seed", str(options.seed), "--out", str(out)]
         setup = prepare_run(parser.parse_args([*given, *_SIDES[side]]))

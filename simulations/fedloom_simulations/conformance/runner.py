@@ -11,8 +11,8 @@ from statistics import fmean
 from fedloom_edge.errors import FedloomError
 from fedloom_server.rows import Round
 from fedloom_server.store import DATABASE, RunStore
-from fedloom_simulations import simulate
 from fedloom_simulations.conformance.entry import Entry, Run
+from fedloom_simulations.options import add_arguments
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
 
@@ -74,7 +74,7 @@ def rounds_of(run: Run, seed: int, folder: Path) -> Sequence[Round]:
     began = (folder / DATABASE).exists()
     if not _finished(folder):
         parser = argparse.ArgumentParser()
-        simulate.add_arguments(parser)
+        add_arguments(parser)
         flags = [
             f"{TASKS}:{run.task}",
             "--rounds",

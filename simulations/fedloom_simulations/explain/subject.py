@@ -11,7 +11,7 @@ from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 from fedloom_server.resume import restored_arguments
 from fedloom_server.store import RunStore
-from fedloom_simulations import simulate
+from fedloom_simulations.options import add_arguments
 from fedloom_simulations.setup import Setup, prepare_run
 
 
@@ -35,7 +35,7 @@ class Subject:
 
     def options(self, out: Path) -> argparse.Namespace:
         """The options that make the same run again in `out`."""
-        return restored_arguments(simulate.add_arguments, out, self.facts["arguments"])
+        return restored_arguments(add_arguments, out, self.facts["arguments"])
 
     def raw(self, on: str) -> Samples:
         """The held-out test set, or what a client measures on, as the data source gives it.
@@ -71,5 +71,5 @@ def open_subject(folder: Path) -> Subject:
             raise InputError(f"{folder} has no round yet: let it run first")
         arrays = store.get_arrays(rounds[-1].arrays)
         constants = store.get_arrays(facts["preprocess"]) if facts["preprocess"] else {}
-    options = restored_arguments(simulate.add_arguments, folder, facts["arguments"])
+    options = restored_arguments(add_arguments, folder, facts["arguments"])
     return Subject(folder, facts, prepare_run(options, resume=True), arrays, constants)

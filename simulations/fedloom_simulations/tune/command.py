@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from fedloom_edge.config import add_config_argument
-from fedloom_simulations.simulate import SECTIONS
+from fedloom_simulations.options import SECTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

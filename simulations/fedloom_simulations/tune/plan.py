@@ -16,8 +16,8 @@ from fedloom_client.task import Task
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
 from fedloom_server.strategies import default_options
-from fedloom_simulations import simulate
 from fedloom_simulations.folds import fold_count
+from fedloom_simulations.options import SECTIONS, add_arguments
 from fedloom_simulations.setup import prepare_run
 
 
@@ -68,7 +68,7 @@ class SearchPlan:
 
     def _run(self, values: dict[str, Any], out: Path, **others: int) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
-        simulate.add_arguments(parser)
+        add_arguments(parser)
         options = parser.parse_args([self.options.task])
         for name in ("clients", "rounds", "strategy", "partition", "seed", "data"):
             setattr(options, name, getattr(self.options, name))
@@ -99,7 +99,7 @@ def plan_search(options: argparse.Namespace) -> SearchPlan:
         if getattr(options, name) < 1:
             raise InputError(f"--{name} {getattr(options, name)}: give at least 1")
     task = load_task(options.task)
-    settings = parse_settings(options.settings, simulate.SECTIONS)
+    settings = parse_settings(options.settings, SECTIONS)
     training = override(task.training, settings["training"], "training")
     space = {
         name: dimension

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_app import CLIENT_FAILED, reply_content
+from fedloom_client.flower_messages import CLIENT_FAILED, reply_content
 from fedloom_client.records import from_record, to_record
 from fedloom_client.secure.flower import ACTION, masking, secure_step
 from fedloom_client.secure.participant import SecureError
