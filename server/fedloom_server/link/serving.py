@@ -55,6 +55,9 @@ from fedloom_server.tensorboard import TensorBoardLog
 
 log = logging.getLogger("fedloom.link")
 
+_PLANNED_GUARD = {"room": "3"}
+"""Where many train the last layer alone, an update of the whole model has up to 7 times their norm."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
@@ -108,7 +111,8 @@ class Serving:
             optimizer=training.optimizer,
         )
         require_codec(strategy)
-        plan = replace(plan, guard=guard_settings(settings["guard"], strategy))
+        guard = (_PLANNED_GUARD if options.plan else {}) | settings["guard"]
+        plan = replace(plan, guard=guard_settings(guard, strategy))
         _check_privacy(plan, strategy, options)
         secure = secure_settings(options, settings, strategy, plan.clients)
         plan = replace(plan, secure=secure)

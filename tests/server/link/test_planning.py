@@ -1,5 +1,6 @@
 """A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
 
+import argparse
 import math
 import time
 from dataclasses import replace
@@ -29,6 +30,8 @@ from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.decoding import Decoder
 from fedloom_server.flower_ids import adopt_identity
 from fedloom_server.link.artefact import run_artefact
+from fedloom_server.link.serve import add_arguments
+from fedloom_server.link.serving import Serving
 from fedloom_server.plan import Plan
 from fedloom_server.strategies import make_strategy
 
@@ -279,3 +282,14 @@ def test_over_a_thin_line_the_second_update_is_compressed(site, device, tmp_path
     assert sizes[1] < sizes[0] / 3
     assert 0 < device.book.uplink < 20_000
     line.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "room"),
+    [([], 2.0), (["--plan"], 3.0), (["--plan", "--set", "guard.room=1"], 1.0)],
+)
+def test_a_run_in_which_parts_are_trained_allows_larger_differences_of_norm(options, room):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    serving = Serving.prepare(parser.parse_args(["digits", "--local", "2", *options]))
+    assert serving.plan.guard.room == room
