@@ -81,8 +81,9 @@ class ExactMean:
         largest = max(counts, default=1)
         bounds = {name: self._bound(name, rows, largest) for name, rows in flat.items()}
         for name, total in self._sums.items():
-            for start in range(0, len(counts), _ROWS):
-                part = slice(start, start + _ROWS)
+            together = min(max(_CHUNK // max(self.reference[name].size, 1), 1), _ROWS)
+            for start in range(0, len(counts), together):
+                part = slice(start, start + together)
                 total.add(flat[name][part], self.reference[name].reshape(-1), factors[part], bounds[name])
         self.weight += sum(counts)
         self.count += len(counts)
