@@ -17,7 +17,7 @@ from fedloom_edge.artefact.graph import inspect
 from fedloom_edge.artefact.manifest import EXPLAIN
 from fedloom_edge.artefact.patch import stored_array
 from fedloom_edge.artefact.storage import Artefact
-from fedloom_edge.autodiff import step
+from fedloom_edge.autodiff.evaluation import build_input_gradient
 from fedloom_edge.cli import main
 from fedloom_edge.export import training_graph
 from fedloom_edge.sessions import open_session
@@ -43,7 +43,7 @@ def test_attributions_are_captums(model, method):
     x = np.random.default_rng(2).normal(size=(4, *shape)).astype(np.float32)
     plain = inference(training_graph(module, x[:1]), None)
     answers = open_session(plain.SerializeToString())
-    slopes = open_session(step.build_input_gradient(plain).SerializeToString())
+    slopes = open_session(build_input_gradient(plain).SerializeToString())
     found = attribute(
         lambda inputs: answers.run(None, {"input": inputs})[0].reshape(len(inputs), -1),
         lambda inputs, targets: slopes.run(None, {"input": inputs, "y": targets})[0],
