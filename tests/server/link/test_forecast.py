@@ -68,7 +68,7 @@ def test_what_it_measures_of_its_own_artefact_the_next_round_need_not(artefact, 
 
 
 def test_where_all_of_it_takes_too_long_the_part_that_does_not_is_planned(planned, tmp_path, capsys):
-    options = ["--home", str(tmp_path), "--deadline", "0.0001", "--json"]
+    options = ["--home", str(tmp_path), "--deadline", "1e-12", "--json"]
     assert main(["device", "plan", str(planned), *options]) == 0
     (only,) = json.loads(capsys.readouterr().out)["artefacts"]
     assert only["part"] == "last:1"  # nothing fits: it is the least there is
