@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = actions.add_parser(
         "plan",
         help="what this device would do in a round, and why",
-        description="Measure this device and plan a round: batch size, steps, compression, energy. "
+        description="Measure this device and plan a round: batch size, steps, part, compression, energy. "
         "Of several artefacts of a task (--train of fedloom edge export) it names the first in time.",
     )
     _add_plan_arguments(plan)

@@ -31,10 +31,10 @@ class Graphs:
         files: name -> content.
         kind: whether the train step takes features or inputs, and whether it rounds.
         parameters: names of what is trained.
-        parts: of it, as in the manifest.
         arrays: names of what the step and the evaluation take: those, running statistics, and in a full step
             everything.
         rounded: where those are in the int8 model that the step trains.
+        parts: of the parameters, as in the manifest.
     """
 
     files: dict[str, bytes]

@@ -102,7 +102,7 @@ def is_file_of_artefact(name: str) -> bool:
     return name in FILES or _PART.fullmatch(name) is not None
 
 
-def step_file(part: str = "") -> str:
+def step_file(part: str) -> str:
     """The file with the train step of a part (see `Manifest.parts`); empty for that of everything."""
     return f"train.{part.replace(':', '')}.onnx" if part else TRAIN
 
@@ -147,7 +147,8 @@ def read_manifest(text: str | bytes) -> Manifest:
 
 def _check(manifest: Manifest) -> None:
     steps = {step_file(part) for part in manifest.parts}
-    unknown = set(manifest.files) - {*FILES, *steps}
+    known = {*FILES, *filter(is_file_of_artefact, steps)}  # what a part is called must be no path
+    unknown = set(manifest.files) - known
     missing = {*FILES, *steps} - _OPTIONAL - set(manifest.files)
     if unknown or missing:
         what = f"names the file {min(unknown)!r}" if unknown else f"lacks the file {min(missing)}"

@@ -1,6 +1,7 @@
 """A device that plans its rounds: by what was measured, within memory and deadline, and as its uplink is."""
 
 import argparse
+import json
 import math
 import time
 from dataclasses import replace
@@ -23,9 +24,12 @@ from fedloom_client.planner.plan import Limits, Pace, plan
 from fedloom_client.records import from_record, to_record
 from fedloom_client.trainer import Assignment
 from fedloom_client.wire import settings
+from fedloom_edge.artefact.check import check
+from fedloom_edge.artefact.manifest import read_manifest, step_file
+from fedloom_edge.artefact.storage import Artefact, write_artefact
 from fedloom_edge.compression import PAYLOAD
 from fedloom_edge.energy import PowerSensor
-from fedloom_edge.errors import RunError, TrainingError
+from fedloom_edge.errors import DataError, RunError, TrainingError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.decoding import Decoder
 from fedloom_server.flower_ids import adopt_identity
@@ -293,3 +297,23 @@ def test_a_run_in_which_parts_are_trained_allows_larger_differences_of_norm(opti
     add_arguments(parser)
     serving = Serving.prepare(parser.parse_args(["digits", "--local", "2", *options]))
     assert serving.plan.guard.room == room
+
+
+@pytest.mark.parametrize("name", ["../../secret", "last:1/../x", "last:0"])
+def test_a_part_with_another_name_is_refused(tmp_path, name):
+    artefact = Artefact(exported(tmp_path, PLANNED))
+    spoilt = json.loads(artefact.manifest.to_json())
+    spoilt["parts"] = {name: spoilt["parts"]["last:1"]}
+    moved = {step_file("last:1"): step_file(name)}
+    spoilt["files"] = {moved.get(file, file): entry for file, entry in spoilt["files"].items()}
+    with pytest.raises(DataError, match="names the file"):
+        read_manifest(json.dumps(spoilt))
+
+
+def test_a_part_that_trains_something_else_is_refused(tmp_path):
+    artefact = Artefact(exported(tmp_path, PLANNED))
+    files = {name: artefact.read(name) for name in artefact.manifest.files}
+    spoilt = replace(artefact.manifest, parts={"last:1": artefact.manifest.parameters})
+    write_artefact(tmp_path / "spoilt.fedloom", spoilt, files)
+    with pytest.raises(DataError, match=r"train\.last1\.onnx trains other arrays than the manifest says"):
+        check(Artefact(tmp_path / "spoilt.fedloom"))
