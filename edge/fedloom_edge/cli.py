@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from fedloom_edge.config import apply_settings
-from fedloom_edge.errors import FedloomError, InputError, unknown
+from fedloom_edge.errors import FedloomError, InputError, is_interruption, unknown
 
 INTERRUPTED = 130
 
@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedloomError as error:
         sys.stderr.write(f"fedloom: {_one_line(error)}\n")
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not is_interruption(error):
+            raise
         sys.stderr.write("fedloom: interrupted\n")
         return INTERRUPTED
 

@@ -49,3 +49,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(f"unknown {kind} {given!r}: {hint}(known: {', '.join(names)})")
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind `error`: an extension that is loading then makes an ImportError of it."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)

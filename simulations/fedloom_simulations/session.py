@@ -17,7 +17,7 @@ from fedloom_client.flower_app import make_client_app
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
-from fedloom_edge.errors import FedloomError, InputError
+from fedloom_edge.errors import FedloomError, InputError, is_interruption
 from fedloom_server.clocked_grid import ClockedGrid
 from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
@@ -177,7 +177,9 @@ def _train(
                 name: compute(setup.shards.data) for name, compute in setup.plan.task.baselines.items()
             }
             store.set_facts({"baselines": baselines})
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ImportError) as error:
+            if not is_interruption(error):
+                raise
             return "interrupted", "interrupted by the user", INTERRUPTED
         except Stopped as stopped:
             return "interrupted", str(stopped), INTERRUPTED

@@ -79,6 +79,30 @@ def test_ctrl_c_before_the_first_round_leaves_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+INTERRUPTED_WHILE_LOADING = """
+import sys
+
+class Interrupted:  # what onnxruntime's extension raises when Ctrl-C is pressed while it loads
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith("onnxruntime_pybind11_state"):
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+
+sys.meta_path.insert(0, Interrupted())
+from fedloom_edge.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_an_extension_is_loaded_is_an_interruption(tmp_path):
+    folder = tmp_path / "run"
+    command = [*FEDLOOM[:3], "-c", INTERRUPTED_WHILE_LOADING, *FEDLOOM[5:], "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    with RunStore.open(folder) as store:
+        assert store.facts()["status"] == "interrupted"
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_ray_ends_the_run_and_every_process_of_it(tmp_path):
     folder = tmp_path / "run"
