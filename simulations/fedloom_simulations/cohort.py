@@ -176,14 +176,12 @@ class Cohort:
         if phase.training.patience:
             self._trouble("clients train one after the other because training.patience is set")
             return [None] * len(job)
-        pupils = [Pupil(self.parts(client)[0], seed) for client, seed in job]
+        pupils = [Pupil(self.parts(client)[0], _assignment(phase, seed)) for client, seed in job]
         try:
             with reproducible(0):
                 model = self.trainer.shared(phase.arrays)
-                rows, loss = self._fetch(phase.constants), self.task.loss
-                outcome = fit_stacked(
-                    model, loss, rows, pupils, [phase.arrays], phase.training, phase.proximal_mu, out
-                )
+                rows = self._fetch(phase.constants)
+                outcome = fit_stacked(model, self.task.loss, rows, pupils, [phase.arrays], out)
         except Exception as error:  # noqa: BLE001  (whatever it is: alone it may work, or say more)
             self._trouble(f"some clients train one after the other: {error}".splitlines()[0])
             return [None] * len(job)
@@ -202,9 +200,7 @@ class Cohort:
             return Row(client, error=f"{type(error).__name__}: {error}")
 
     def _fitted(self, trainer: Trainer, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
-        assert phase.training is not None
-        assignment = Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
-        update = trainer.fit(phase.arrays, self._shard(phase, client), assignment)
+        update = trainer.fit(phase.arrays, self._shard(phase, client), _assignment(phase, seed))
         for name, array in update.arrays.items():
             out[name][...] = array
         return Row(client, update.examples, dict(update.metrics), update.warnings)
@@ -254,6 +250,11 @@ class Cohort:
 def _handed(arrays: Arrays, clients: int) -> int:
     fitting = _HANDED_BYTES // max(sum(array.nbytes for array in arrays.values()), 1)
     return max(1, min(_HANDED, math.ceil(clients * _PART), fitting))
+
+
+def _assignment(phase: Phase, seed: int) -> Assignment:
+    assert phase.training is not None
+    return Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
 
 
 def _part(stacks: Arrays, k: int) -> Arrays:

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.loop import to_training_mode
-from fedloom_client.training import Training
+from fedloom_client.trainer import Assignment
 from fedloom_edge.arrays import Arrays
 from fedloom_simulations.vectorised.chain import Chain
 from fedloom_simulations.vectorised.health import StackedHealth
@@ -33,11 +33,11 @@ class Pupil:
 
     Attributes:
         examples: indices of its training part among all examples.
-        seed: as `Assignment.seed`.
+        assignment: those that train together differ in `seed`, `training.steps`, `anchor` and `offset` only.
     """
 
     examples: Indices
-    seed: int
+    assignment: Assignment
 
 
 @dataclass
@@ -61,8 +61,6 @@ def fit_stacked(
     rows: Rows,
     pupils: Sequence[Pupil],
     starts: Sequence[Arrays],
-    training: Training,
-    proximal_mu: float,
     out: dict[str, NDArray[Any]],
 ) -> Outcome:
     """Train K pupils from `starts` (one for all, or one each) and write their arrays (K, ...) to `out`.
@@ -72,14 +70,13 @@ def fit_stacked(
     Raises:
         NotVectorisable, RuntimeError: the model cannot be stacked.
     """
-    size = training.batch_size
-    to_training_mode(model, alone=min(len(pupils[0].examples), size) == 1)
+    jobs = [pupil.assignment for pupil in pupils]
+    to_training_mode(model, alone=min(len(pupils[0].examples), jobs[0].training.batch_size) == 1)
     chain = Chain.of(model)
-    state = Stacked(model, starts, len(pupils), chain.turned if chain else frozenset())
-    seeds = [pupil.seed for pupil in pupils]
-    ways = courses([len(pupil.examples) for pupil in pupils], training, seeds)
-    generators = Generators(seeds)
-    steps = _Steps(model, chain, loss, state, training, proximal_mu, generators)
+    turned = chain.turned if chain else frozenset[str]()
+    state = Stacked(model, starts, len(pupils), turned, jobs[0].frozen)
+    ways = courses([len(pupil.examples) for pupil in pupils], jobs)
+    steps = _Steps(model, chain, loss, state, jobs)
     for step in range(len(ways[0].batches)):
         batches = [
             pupil.examples[way.batches[step]]
@@ -100,16 +97,19 @@ class _Steps:
         chain: Chain | None,
         loss: str,
         state: Stacked,
-        training: Training,
-        mu: float,
-        generators: Generators,
+        jobs: Sequence[Assignment],
     ) -> None:
-        clients = len(generators)
+        clients, one = len(jobs), jobs[0]
         self.model, self.chain, self.loss_of = model, chain, LOSSES[loss]
-        self.state, self.training, self.mu = state, training, mu
-        self.generators = generators
+        self.state, self.training, self.mu = state, one.training, one.proximal_mu
+        self.generators = Generators([job.seed for job in jobs])
         self.names = list(state.trained)
-        self.start = [p.detach().clone() for p in state.trained.values()] if mu else []
+        self.start: list[Tensor] = []
+        if self.mu and one.anchor:
+            self.start = state.like_trained([job.anchor for job in jobs])
+        elif self.mu:
+            self.start = [p.detach().clone() for p in state.trained.values()]
+        self.offset = state.like_trained([job.offset for job in jobs]) if one.offset else []
         self.health = StackedHealth(model, self.names, clients)
         self.loss_sum, self.seen = np.zeros(clients), np.zeros(clients, np.int64)
         self.finite = np.ones(clients, np.bool_)
@@ -125,9 +125,10 @@ class _Steps:
         x, y = (part.view(*table.shape, *part.shape[1:]) for part in (x, y))  # (A, B, ...)
         losses, gradients = self._gradients(x, y, weights, sizes)
         parameters = self.trained
-        if self.mu:
-            for g, p, start in zip(gradients, parameters, self.start, strict=True):
-                g.add_(p.detach() - start[: self.active], alpha=self.mu)
+        for g, p, start in zip(gradients, parameters, self.start, strict=False):  # no start: no such term
+            g.add_(p.detach() - start[: self.active], alpha=self.mu)
+        for g, offset in zip(gradients, self.offset, strict=False):
+            g.add_(offset[: self.active])
         norms = self.health.look(parameters, gradients)
         values = losses.detach().double().numpy()
         self.finite[: self.active] &= np.isfinite(norms) & np.isfinite(values)

@@ -11,6 +11,7 @@ import numpy as np
 from fedloom_client.batches import cut
 from fedloom_client.samples import Indices
 from fedloom_client.seeds import derive_seed, streams
+from fedloom_client.trainer import Assignment
 from fedloom_client.training import Training
 from fedloom_simulations.vectorised.size import TINY
 
@@ -28,10 +29,12 @@ class Course:
     epochs: int
 
 
-def courses(examples: Sequence[int], training: Training, seeds: Sequence[int]) -> list[Course]:
+def courses(examples: Sequence[int], jobs: Sequence[Assignment]) -> list[Course]:
     """For each client the batches that `torch_trainer.loop.train` takes, in its order, as indices (b,)."""
-    orders = streams([derive_seed(seed, "order") for seed in seeds])
-    return [_course(count, training, order) for count, order in zip(examples, orders, strict=True)]
+    orders = streams([derive_seed(job.seed, "order") for job in jobs])
+    return [
+        _course(count, job.training, order) for count, job, order in zip(examples, jobs, orders, strict=True)
+    ]
 
 
 def _course(examples: int, training: Training, order: np.random.Generator) -> Course:

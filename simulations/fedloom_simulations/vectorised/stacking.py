@@ -19,6 +19,7 @@ class Stacked:
         starts: the arrays that all start from, or one each.
         clients: K.
         turned: names of weights that are kept with their last two axes swapped.
+        frozen: names of parameters that are not to be trained.
 
     Attributes:
         trained: parameters with a gradient by name.
@@ -26,7 +27,12 @@ class Stacked:
     """
 
     def __init__(
-        self, model: nn.Module, starts: Sequence[Arrays], clients: int, turned: Set[str] = frozenset()
+        self,
+        model: nn.Module,
+        starts: Sequence[Arrays],
+        clients: int,
+        turned: Set[str] = frozenset(),
+        frozen: Set[str] = frozenset(),
     ) -> None:
         self._turned = turned
         named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -44,9 +50,18 @@ class Stacked:
             each = [self._loaded(model, named, start) for start in starts]
             values = {name: self._own(name, torch.stack([copies[name] for copies in each])) for name in named}
         self.trained = {
-            name: values.pop(name).requires_grad_() for name, p in model.named_parameters() if p.requires_grad
+            name: values.pop(name).requires_grad_()
+            for name, p in model.named_parameters()
+            if p.requires_grad and name not in frozen
         }
         self.fixed = values
+
+    def like_trained(self, arrays: Sequence[Arrays]) -> list[Tensor]:
+        """Arrays of each client, stacked and laid out as the parameters that are trained."""
+        return [
+            self._own(name, torch.from_numpy(np.stack([mine[name] for mine in arrays])))
+            for name in self.trained
+        ]
 
     def write(self, out: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
         """Copy the values into arrays (K, ...), named as what travels."""

@@ -32,8 +32,8 @@ def samples(shape, count, classes=3, kind="float"):
     return ArraySamples(x, y.astype(np.float32)[:, None] if kind == "value" else y)
 
 
-def both(task, base, sizes=UNEQUAL, *, mu=0.0, **settings):
-    """Arrays and metrics of every client, stacked and one by one."""
+def both(task, base, sizes=UNEQUAL, *, mu=0.0, own=lambda k, start: {}, **settings):
+    """Arrays and metrics of every client, stacked and one by one; `own` is what else a client is asked."""
     training = replace(Training(optimizer="sgd", lr=0.05, batch_size=8), **settings)
     trainer = TorchTrainer(task)
     start = trainer.initial_arrays(1)
@@ -41,17 +41,17 @@ def both(task, base, sizes=UNEQUAL, *, mu=0.0, **settings):
     parts = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     parts.sort(key=lambda part: (-steps(len(part), training), -len(part)))
     out = allocate(start, len(parts))
-    pupils = [Pupil(part, 10 + k) for k, part in enumerate(parts)]
+    asked = [
+        Assignment(**{"training": training, "seed": 10 + k, "proximal_mu": mu} | own(k, start))
+        for k in range(len(parts))
+    ]
+    pupils = list(map(Pupil, parts, asked))
     with reproducible(0):
         model = trainer.module(start)
-        outcome = fit_stacked(model, task.loss, trainer.tensors(base), pupils, [start], training, mu, out)
+        outcome = fit_stacked(model, task.loss, trainer.tensors(base), pupils, [start], out)
     alone = [
-        trainer.fit(
-            start,
-            Shard(View(base, part), View(base, part[:0])),
-            Assignment(training=training, seed=10 + k, proximal_mu=mu),
-        )
-        for k, part in enumerate(parts)
+        trainer.fit(start, Shard(View(base, part), View(base, part[:0])), assignment)
+        for part, assignment in zip(parts, asked, strict=True)
     ]
     return start, out, outcome, alone
 
@@ -208,28 +208,63 @@ def test_a_client_whose_loss_is_not_finite_is_told_apart_and_harms_nobody():
     base.x[0] = np.nan  # the first client's
     trainer = TorchTrainer(make(mlp))
     start = trainer.initial_arrays(1)
-    pupils = [Pupil(np.arange(20), 1), Pupil(np.arange(20, 40), 2)]
-    training = Training(optimizer="sgd", batch_size=10)
     out = allocate(start, 2)
     outcome = fit_stacked(
-        trainer.module(start), "cross_entropy", trainer.tensors(base), pupils, [start], training, 0.0, out
+        trainer.module(start), "cross_entropy", trainer.tensors(base), two_pupils(), [start], out
     )
     assert outcome.failed == {0}
     assert all(np.isfinite(stack[1]).all() for stack in out.values())
 
 
+def two_pupils():
+    training = Training(optimizer="sgd", batch_size=10)
+    return [
+        Pupil(np.arange(20 * k, 20 * k + 20), Assignment(training=training, seed=k + 1)) for k in range(2)
+    ]
+
+
+def noise_of(k, start):
+    """Arrays like `start`, others for each client."""
+    draw = np.random.default_rng(k)
+    return {name: draw.normal(size=a.shape).astype(np.float32) / 10 for name, a in start.items()}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        lambda k, start: {"offset": noise_of(k, start)},  # SCAFFOLD's and FedDyn's
+        lambda k, start: {"anchor": noise_of(k, start)},  # Ditto's
+        lambda k, start: {"frozen": frozenset(["0.weight", "0.bias"])},  # FedRep's
+        lambda k, start: {"frozen": frozenset(["2.weight", "2.bias"])},
+        lambda k, start: {"training": Training(batch_size=8, steps=3 - k // 2)},  # FedProx's stragglers
+    ],
+    ids=["offset", "anchor", "body frozen", "head frozen", "steps"],
+)
+@pytest.mark.parametrize("kind", ["chain", "vmap"])
+def test_what_an_algorithm_asks_of_a_client_is_done_stacked_too(own, kind):
+    task = make(mlp if kind == "chain" else lambda: Doubled(*mlp()))
+    start, out, outcome, alone = both(task, samples(ROW, 60), mu=0.3, own=own)
+    assert_equal(start, out, outcome, alone)
+
+
+class Doubled(nn.Sequential):
+    """A model with code of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 def test_clients_may_start_from_different_arrays():
     trainer = TorchTrainer(make(mlp))
     starts = [trainer.initial_arrays(seed) for seed in (1, 2)]
-    base, training = samples(ROW, 60), Training(optimizer="sgd", batch_size=10)
+    base, pupils = samples(ROW, 60), two_pupils()
     out = allocate(starts[0], 2)
-    pupils = [Pupil(np.arange(20), 1), Pupil(np.arange(20, 40), 2)]
     with reproducible(0):
         model = trainer.module(starts[0])
-        fit_stacked(model, "cross_entropy", trainer.tensors(base), pupils, starts, training, 0.0, out)
+        fit_stacked(model, "cross_entropy", trainer.tensors(base), pupils, starts, out)
     for k, start in enumerate(starts):
         shard = Shard(View(base, pupils[k].examples), View(base, np.arange(0)))
-        alone = trainer.fit(start, shard, Assignment(training=training, seed=pupils[k].seed))
+        alone = trainer.fit(start, shard, pupils[k].assignment)
         for name, array in alone.arrays.items():
             assert np.allclose(out[name][k], array, rtol=1e-4, atol=1e-6)
 

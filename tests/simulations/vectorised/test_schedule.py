@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedloom_client import Training
+from fedloom_client.trainer import Assignment
 from fedloom_simulations.vectorised.schedule import WASTE, chunks, courses, steps
 
 EXAMPLES = st.lists(st.integers(1, 200), min_size=1, max_size=60)
@@ -15,14 +16,14 @@ TRAINING = st.builds(
 
 @given(st.integers(1, 200), TRAINING, st.integers(0, 2**62))
 def test_a_course_has_the_steps_that_are_foretold(examples, training, seed):
-    way = courses([examples], training, [seed])[0]
+    way = courses([examples], [Assignment(training=training, seed=seed)])[0]
     assert len(way.batches) == steps(examples, training)
     assert 1 <= way.epochs <= training.epochs
 
 
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_an_epoch_takes_every_example_once(examples, size):
-    way = courses([examples], Training(batch_size=size), [0])[0]
+    way = courses([examples], [Assignment(training=Training(batch_size=size), seed=0)])[0]
     assert sorted(np.concatenate(way.batches)) == list(range(examples))
 
 
@@ -40,7 +41,10 @@ def test_chunks_hold_everybody_once_in_descending_order_of_steps(examples, train
 @given(EXAMPLES, TRAINING, st.integers(1, 30))
 def test_little_of_a_chunk_is_padding(examples, training, largest):
     for chunk in chunks(examples, training, largest):
-        sizes = [[len(b) for b in courses([examples[client]], training, [0])[0].batches] for client in chunk]
+        sizes = [
+            [len(b) for b in courses([examples[client]], [Assignment(training=training, seed=0)])[0].batches]
+            for client in chunk
+        ]
         padded = sum(
             max(active) * len(active)
             for step in range(max(map(len, sizes)))
