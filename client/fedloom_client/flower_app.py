@@ -31,30 +31,38 @@ MEMORY = "memory"
 """Name of the record in a node's `Context.state` that holds what `orders.train` keeps of it."""
 
 
-def make_client_app(recipe: ShardRecipe, mods: list[Mod] | None = None, *, secret: bool = False) -> ClientApp:
+def make_client_app(
+    recipe: ShardRecipe,
+    mods: list[Mod] | None = None,
+    *,
+    secret: bool = False,
+    trainer: Trainer | None = None,
+) -> ClientApp:
     """A ClientApp whose node `partition-id` (of its node config) trains on that shard of `recipe`.
 
     It answers `query` (examples and the preprocessing summary), `train`, `evaluate`, and the steps of
     secure aggregation, for which `secure.flower.masking` must be among the mods. With `secret` noise for
-    privacy is the operating system's.
+    privacy is the operating system's. `trainer` is TorchTrainer unless another is given.
     """
     app = ClientApp()
-    app.query()(_guarded(recipe, _describe))
-    app.query(ACTION)(_guarded(recipe, _secure))
-    app.train(mods=mods)(_guarded(recipe, partial(_train, secret=secret)))
-    app.evaluate()(_guarded(recipe, _evaluate))
+    member: Callable[[int], _Member] = partial(_member, recipe, trainer)  # type: ignore[arg-type]
+    guarded = partial(_guarded, member)
+    app.query()(guarded(_describe))
+    app.query(ACTION)(guarded(_secure))
+    app.train(mods=mods)(guarded(partial(_train, secret=secret)))
+    app.evaluate()(guarded(_evaluate))
     return app
 
 
 Handler = Callable[["_Member", Message, Context], RecordDict]
 
 
-def _guarded(recipe: ShardRecipe, handle: Handler) -> Callable[[Message, Context], Message]:
+def _guarded(member: Callable[[int], "_Member"], handle: Handler) -> Callable[[Message, Context], Message]:
     """Turn a failure into an error reply with its reason: one client never ends a run."""
 
     def answer(message: Message, context: Context) -> Message:
         try:
-            content = handle(_member(recipe, int(context.node_config["partition-id"])), message, context)
+            content = handle(member(int(context.node_config["partition-id"])), message, context)
         except FedloomError as error:
             return Message(Error(CLIENT_FAILED, str(error)), reply_to=message)
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
@@ -73,9 +81,9 @@ class _Member:
 
 
 @lru_cache(maxsize=1024)
-def _member(recipe: ShardRecipe, partition: int) -> _Member:
+def _member(recipe: ShardRecipe, trainer: Trainer | None, partition: int) -> _Member:
     shards = recipe.open()
-    return _Member(partition, Node(shards.task, shards[partition], _trainer(recipe)))
+    return _Member(partition, Node(shards.task, shards[partition], trainer or _trainer(recipe)))
 
 
 @lru_cache(maxsize=4)

@@ -85,6 +85,11 @@ class Orders:
         return config
 
 
+def asks_to_train_only(config: Mapping[str, Any]) -> bool:
+    """Whether a message's settings order nothing beside training or measuring."""
+    return not any(key in (ALGORITHM, COMPRESS) or key.startswith(PREFIX) for key in config)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """What came with a message, and what the client kept.

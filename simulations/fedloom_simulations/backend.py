@@ -29,8 +29,10 @@ class Choice:
     reason: str
 
 
-def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
+def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job, *, graphs: bool = True) -> Choice:
     """The backend for a phase of training: `wanted`, or for `auto` the one that is faster by rule.
+
+    `graphs` says whether a step graph can do what clients are asked for.
 
     Any but `torch` is checked, even where it is wanted: two clients take two steps both ways, and if
     that does not come to the same, `torch` is taken.
@@ -44,7 +46,7 @@ def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
     if wanted != "auto":
         return _checked(wanted, cohort, phase, clients, "as asked for")
     room = cohort.room(phase)
-    if not room.heavy and not room.tiny:
+    if graphs and not room.heavy and not room.tiny:
         reason = "steps of this model are short, and as a graph shortest"
         choice = _checked("onnx", cohort, phase, clients, reason)
         if choice.backend == "onnx" or not room.pays:

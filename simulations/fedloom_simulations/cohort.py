@@ -13,13 +13,13 @@ from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.tensors import Fetch
-from fedloom_client.trainer import Assignment, Evaluation, Trainer
+from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import FedloomError, TrainingError
 from fedloom_simulations.graph_training import GraphTraining
 from fedloom_simulations.vectorised.evaluating import evaluate_stacked
-from fedloom_simulations.vectorised.fitting import Pupil, fit_stacked
+from fedloom_simulations.vectorised.fitting import Outcome, Pupil, Rows, fit_stacked
 from fedloom_simulations.vectorised.schedule import chunks
 from fedloom_simulations.vectorised.size import Room, room_for
 
@@ -86,8 +86,7 @@ class Cohort:
         if phase.training is None:
             return self._measuring(clients, together=phase.backend != "torch")
         if phase.backend != "vmap":
-            size = _handed(phase.arrays, len(clients))
-            return [clients[i : i + size] for i in range(0, len(clients), size)]
+            return handed(phase.arrays, clients)
         examples = [len(self.parts(client)[0]) for client, _ in clients]
         most = self.room(phase).clients
         return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
@@ -99,9 +98,9 @@ class Cohort:
     def train(self, phase: Phase, job: Job, out: Arrays) -> list[Row]:
         """Train the clients of a job and write their arrays (K, ...) to `out`."""
         began = time.perf_counter()
-        rows = self._train_otherwise(phase, job, out)
+        rows = self._train_stacked(phase, job, out)
         whole = [
-            self._train_one(phase, client, seed, _part(out, k)) if row is None else row
+            self._train_one(phase, client, seed, part_of(out, k)) if row is None else row
             for k, ((client, seed), row) in enumerate(zip(job, rows, strict=True))
         ]
         seconds = (time.perf_counter() - began) / len(job)
@@ -152,55 +151,62 @@ class Cohort:
         base = self._base(phase.constants)
         return self._graphs.obstacle(phase.arrays, base, phase.training, proximal=phase.proximal_mu > 0)
 
-    def _train_otherwise(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
-        """Rows of the clients that another backend than torch has trained; None for those left to it."""
-        if phase.backend == "vmap":
-            return self._train_stacked(phase, job, out)
-        if phase.backend == "onnx":
-            return [self._train_by_graph(phase, *client, _part(out, k)) for k, client in enumerate(job)]
-        return [None] * len(job)
+    def trouble(self, text: str) -> None:
+        """Note why clients are not trained as they were to be, once."""
+        line = text.splitlines()[0]
+        if line not in self.troubles:
+            self.troubles.append(line)
 
-    def _train_by_graph(self, phase: Phase, client: int, seed: int, out: Arrays) -> "Row | None":
-        assert phase.training is not None
-        trainer = self._graphs.trainer(phase.training.batch_size)
+    def fit_by_graph(self, arrays: Arrays, shard: Shard, assignment: Assignment) -> Update:
+        """Train by a step graph, or by torch where that cannot.
+
+        Raises:
+            TrainingError: as `TorchTrainer.fit`.
+        """
         try:
-            return self._fitted(trainer, phase, client, seed, out)
+            return self._graphs.trainer(assignment.training.batch_size).fit(arrays, shard, assignment)
         except TrainingError:  # torch says more of what went wrong
-            return None
+            pass
         except Exception as error:  # noqa: BLE001  (whatever it is: torch may do it, or say more)
-            self._trouble(f"some clients train by torch: {error}".splitlines()[0])
+            self.trouble(f"some clients train by torch: {error}")
+        return self.trainer.fit(arrays, shard, assignment)
+
+    def fit_together(
+        self, rows: Rows, pupils: Sequence[Pupil], starts: Sequence[Arrays], out: Arrays
+    ) -> Outcome | None:
+        """`fit_stacked`; None where these cannot be stacked, which is noted."""
+        try:
+            with reproducible(0):
+                return fit_stacked(self.trainer.shared(starts[0]), self.task.loss, rows, pupils, starts, out)
+        except Exception as error:  # noqa: BLE001  (whatever it is: alone it may work, or say more)
+            self.trouble(f"some clients train one after the other: {error}")
             return None
 
     def _train_stacked(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
+        """Rows of the clients that were trained together; None for those that are to be trained alone."""
         assert phase.training is not None
-        if phase.training.patience:
-            self._trouble("clients train one after the other because training.patience is set")
-            return [None] * len(job)
-        pupils = [Pupil(self.parts(client)[0], _assignment(phase, seed)) for client, seed in job]
-        try:
-            with reproducible(0):
-                model = self.trainer.shared(phase.arrays)
-                rows = self._fetch(phase.constants)
-                outcome = fit_stacked(model, self.task.loss, rows, pupils, [phase.arrays], out)
-        except Exception as error:  # noqa: BLE001  (whatever it is: alone it may work, or say more)
-            self._trouble(f"some clients train one after the other: {error}".splitlines()[0])
+        outcome = None
+        if phase.training.patience and phase.backend == "vmap":
+            self.trouble("clients train one after the other because training.patience is set")
+        elif phase.backend == "vmap":
+            pupils = [Pupil(self.parts(client)[0], _assignment(phase, seed)) for client, seed in job]
+            outcome = self.fit_together(self._fetch(phase.constants), pupils, [phase.arrays], out)
+        if outcome is None:
             return [None] * len(job)
         return [
             None if k in outcome.failed
-            else Row(client, len(pupils[k].examples), outcome.metrics[k], outcome.warnings[k])
+            else Row(client, len(self.parts(client)[0]), outcome.metrics[k], outcome.warnings[k])
             for k, (client, _) in enumerate(job)
         ]  # fmt: skip
 
     def _train_one(self, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
+        fit = self.fit_by_graph if phase.backend == "onnx" else self.trainer.fit
         try:
-            return self._fitted(self.trainer, phase, client, seed, out)
+            update = fit(phase.arrays, self._shard(phase, client), _assignment(phase, seed))
         except FedloomError as error:
             return Row(client, error=str(error))
         except Exception as error:  # noqa: BLE001  (a user's model may raise anything)
             return Row(client, error=f"{type(error).__name__}: {error}")
-
-    def _fitted(self, trainer: Trainer, phase: Phase, client: int, seed: int, out: Arrays) -> Row:
-        update = trainer.fit(phase.arrays, self._shard(phase, client), _assignment(phase, seed))
         for name, array in update.arrays.items():
             out[name][...] = array
         return Row(client, update.examples, dict(update.metrics), update.warnings)
@@ -242,14 +248,12 @@ class Cohort:
     def _fetch(self, constants: Arrays) -> Fetch:
         return self.trainer.tensors(self._base(constants))
 
-    def _trouble(self, text: str) -> None:
-        if text not in self.troubles:
-            self.troubles.append(text)
 
-
-def _handed(arrays: Arrays, clients: int) -> int:
+def handed(arrays: Arrays, clients: Job) -> list[Job]:
+    """Clients that work one after the other, cut into what a process is given at a time."""
     fitting = _HANDED_BYTES // max(sum(array.nbytes for array in arrays.values()), 1)
-    return max(1, min(_HANDED, math.ceil(clients * _PART), fitting))
+    size = max(1, min(_HANDED, math.ceil(len(clients) * _PART), fitting))
+    return [clients[i : i + size] for i in range(0, len(clients), size)]
 
 
 def _assignment(phase: Phase, seed: int) -> Assignment:
@@ -257,7 +261,8 @@ def _assignment(phase: Phase, seed: int) -> Assignment:
     return Assignment(training=phase.training, seed=seed, proximal_mu=phase.proximal_mu)
 
 
-def _part(stacks: Arrays, k: int) -> Arrays:
+def part_of(stacks: Arrays, k: int) -> Arrays:
+    """One client's arrays among those of K, (K, ...) each."""
     return {name: stack[k] for name, stack in stacks.items()}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from flwr.app import Error, Message, MessageType
-from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedloom_client.flower_messages import (
@@ -18,6 +17,7 @@ from fedloom_client.flower_messages import (
     read_seed,
     update_metrics,
 )
+from fedloom_client.orders import Orders, asks_to_train_only
 from fedloom_client.records import from_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Evaluation, Update
@@ -25,8 +25,9 @@ from fedloom_edge.arrays import Arrays
 from fedloom_server.roster import Member, Numbered
 from fedloom_server.stacked import StackedReplies
 from fedloom_simulations.backend import Choice, choose
-from fedloom_simulations.cohort import Cohort, Job, Phase, Row, allocate
+from fedloom_simulations.cohort import Cohort, Job, Phase, Row, allocate, handed
 from fedloom_simulations.inline import FIRST_NODE, InlineGrid
+from fedloom_simulations.whole import Asked, WholeClients, WholeJob
 from fedloom_simulations.workers import Answer, Workers, can_fork
 
 _WORTH_A_FORK = 0.2  # seconds of a phase, above which more processes pay
@@ -35,8 +36,9 @@ _WORTH_A_FORK = 0.2  # seconds of a phase, above which more processes pay
 class CohortGrid(InlineGrid):
     """An inline grid that trains and measures the clients of a phase together.
 
+    Clients that are ordered to do more than train run their whole app, several at a time (`whole.py`).
+
     Args:
-        app: answers what is neither training nor evaluation.
         recipe: of the shards.
         clients: how many.
         mods: what wraps around training, as in `make_client_app`.
@@ -44,11 +46,11 @@ class CohortGrid(InlineGrid):
         workers: processes; 0 for as many as pay.
         note: is told once what was chosen, and once what could not be stacked.
         chosen: whether the run has begun with `backend`, so that nothing is to be chosen.
+        apart: whether messages of a phase share little, so that each client runs its whole app.
     """
 
     def __init__(
         self,
-        app: ClientApp,
         recipe: ShardRecipe,
         clients: int,
         mods: Sequence[Mod],
@@ -57,10 +59,13 @@ class CohortGrid(InlineGrid):
         note: Callable[[str, str], None],
         *,
         chosen: bool = False,
+        apart: bool = False,
     ) -> None:
-        super().__init__(app, clients)
-        self._mods, self._backend, self._wanted, self._note = mods, backend, workers, note
         self._cohort = Cohort(recipe)
+        self._whole = WholeClients(self._cohort, recipe, clients, mods)
+        super().__init__(self._whole.app, clients)
+        self._mods, self._backend, self._wanted, self._note = mods, backend, workers, note
+        self._apart = apart
         self._choice = Choice(backend, "as before") if chosen else None
         self._workers: Workers | None = None
         self._expected: list[Message] = []
@@ -106,7 +111,11 @@ class CohortGrid(InlineGrid):
         self._expected = []
         groups: dict[Any, dict[int, Message]] = {}
         phases: dict[Any, Phase] = {}
+        if whole := {client: message for client, message in everyone.items() if self._is_whole(message)}:
+            yield from self._run_whole(whole, asked.keys())
         for client, message in everyone.items():
+            if client in whole:
+                continue
             try:
                 key, phase = self._phase(message, phases)
             except Exception as error:  # noqa: BLE001  (a strategy may send anything)
@@ -131,6 +140,59 @@ class CohortGrid(InlineGrid):
         assignment = read_assignment(message, 0)
         return key, Phase(arrays, constants, assignment.training, assignment.proximal_mu)
 
+    def _is_whole(self, message: Message) -> bool:
+        return self._apart or not asks_to_train_only(message.content.config_records.get("config", {}))
+
+    def _run_whole(self, members: dict[int, Message], asked: Set[int]) -> Iterator[Message]:
+        """Replies of those `members` who are asked, each with all that is around its training."""
+        try:
+            phase = self._phase(next(iter(members.values())), {})[1]
+        except Exception:  # noqa: BLE001  (a strategy may send anything, and the app says what is wrong)
+            phase = Phase({}, {})
+        clients = self._seeded(members, phase)
+        if phase.training is not None:
+            phase = self._with_backend(phase, members, clients)
+            planned = self._cohort.plan(phase, clients)
+        else:
+            planned = handed(phase.arrays, clients)
+        jobs = [
+            WholeJob(phase.backend, [self._asked(members[client]) for client, _ in job])
+            for job in planned
+            if any(client in asked for client, _ in job)
+        ]
+        workers = self._forked(phase, len(jobs))
+        began, waited = time.perf_counter(), 0.0
+        for answers in map(self._whole.run, jobs) if workers is None else workers.run_whole(jobs):
+            paused = time.perf_counter()
+            for answer in answers:
+                node = answer.reply.metadata.src_node_id
+                if node - FIRST_NODE in asked:
+                    self._context(node).state = answer.state
+                    self._ran.add(node)
+                    yield answer.reply
+            waited += time.perf_counter() - paused
+        self._slowest = max(self._slowest, time.perf_counter() - began - waited)
+        self._say_troubles()
+
+    def _asked(self, message: Message) -> Asked:
+        return Asked(message, self._context(message.metadata.dst_node_id).state)
+
+    @staticmethod
+    def _seeded(members: dict[int, Message], phase: Phase) -> Job:
+        if phase.training is None:
+            return [(client, 0) for client in members]
+        return [(client, read_seed(message, client)) for client, message in members.items()]
+
+    def _with_backend(self, phase: Phase, members: dict[int, Message], clients: Job) -> Phase:
+        """A phase of training with the backend of the run, which is chosen at the first."""
+        if self._choice is None:
+            config = next(iter(members.values())).content.config_records["config"]
+            algorithm = Orders.from_config(config).algorithm
+            graphs = algorithm is None or not algorithm.changes_steps
+            self._choice = choose(self._backend, self._cohort, phase, clients, graphs=graphs)
+            self._note(self._choice.backend, self._choice.reason)
+        return replace(phase, backend=self._chosen)
+
     @property
     def _chosen(self) -> str:
         return self._choice.backend if self._choice is not None else "torch"
@@ -139,15 +201,9 @@ class CohortGrid(InlineGrid):
         self, phase: Phase, members: dict[int, Message], asked: Set[int]
     ) -> Iterator[Message | StackedReplies]:
         """Replies of those `members` of a phase that are asked; they are stacked as if all were."""
-        training = phase.training is not None
-        clients = [
-            (client, read_seed(message, client) if training else 0) for client, message in members.items()
-        ]
-        if training:
-            if self._choice is None:
-                self._choice = choose(self._backend, self._cohort, phase, clients)
-                self._note(self._choice.backend, self._choice.reason)
-            phase = replace(phase, backend=self._chosen)
+        clients = self._seeded(members, phase)
+        if phase.training is not None:
+            phase = self._with_backend(phase, members, clients)
         jobs = [job for job in self._cohort.plan(phase, clients) if any(client in asked for client, _ in job)]
         began = time.perf_counter()
         waited = 0.0
@@ -203,7 +259,7 @@ class CohortGrid(InlineGrid):
             pays = self._wanted or (can_fork() and self._slowest > _WORTH_A_FORK)
             if count > 1 and pays:
                 self._cohort.prepare(phase)
-                self._workers = Workers(self._cohort, phase.arrays, count)
+                self._workers = Workers(self._cohort, self._whole, phase.arrays, count)
         return self._workers if jobs > 1 or self._wanted > 1 else None
 
     def _modded(self, message: Message, reply: Message) -> Message:

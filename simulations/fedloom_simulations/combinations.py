@@ -21,17 +21,6 @@ def keeps_memory(arguments: argparse.Namespace, strategy: Strategy) -> bool:
     return bool(arguments.compress) or isinstance(strategy, Composed)
 
 
-def noised_or_clipped(strategy: Strategy) -> bool:
-    """Whether clients clip or noise what they send."""
-    clips = isinstance(strategy, PrivateMean) and strategy.where == "client"
-    return clips or isinstance(strategy, LocalPrivacy)
-
-
-def goes_alone(arguments: argparse.Namespace, strategy: Strategy) -> bool:
-    """Whether clients do more than train, so that each is trained by itself."""
-    return keeps_memory(arguments, strategy) or noised_or_clipped(strategy)
-
-
 def refuse_combinations(
     arguments: argparse.Namespace,
     strategy: Strategy,
@@ -50,17 +39,14 @@ def refuse_combinations(
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
-    together = arguments.backend in ("vmap", "onnx") or arguments.workers > 1
+    changed = isinstance(strategy, Composed) and strategy.algorithm.changes_steps
     central = isinstance(strategy, PrivateMean)
     late = arguments.mode == "async"
     refusals = (
         (
-            goes_alone(arguments, strategy) and together,
-            f"{what} trains one client at a time; leave out --backend and --workers",
-        ),
-        (
-            arguments.mode is not None and together,
-            "--mode trains one client at a time; leave out --backend and --workers",
+            changed and arguments.backend == "onnx",
+            f"strategy {arguments.strategy} changes the steps of training, which a step graph cannot; leave "
+            "out --backend, or use vmap",
         ),
         (
             late and memory,

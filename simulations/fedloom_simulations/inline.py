@@ -81,13 +81,11 @@ class InlineGrid(Grid):
 
     def _context(self, node_id: int) -> Context:
         if node_id not in self._contexts:
-            self._contexts[node_id] = Context(
-                run_id=RUN_ID,
-                node_id=node_id,
-                node_config=UserConfig(
-                    {"partition-id": node_id - FIRST_NODE, "num-partitions": self._clients}
-                ),
-                state=RecordDict(),
-                run_config=UserConfig({}),
-            )
+            self._contexts[node_id] = make_context(node_id, self._clients, RecordDict())
         return self._contexts[node_id]
+
+
+def make_context(node_id: int, clients: int, state: RecordDict) -> Context:
+    """What Flower hands to a node's app: which of so many shards it has, and its state."""
+    config = UserConfig({"partition-id": node_id - FIRST_NODE, "num-partitions": clients})
+    return Context(RUN_ID, node_id, config, state, UserConfig({}))

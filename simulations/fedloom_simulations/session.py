@@ -196,19 +196,12 @@ def _table(setup: Setup) -> RoundTable:
 
 
 def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
-    app = make_client_app(setup.recipe, setup.mods)
     if setup.engine == "ray":
         from fedloom_simulations.ray_engine import run_on_ray
 
+        app = make_client_app(setup.recipe, setup.mods)
         store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
-        return
-    if setup.alone:
-        # What clients do around training has its own state and order: one client at a time.
-        from fedloom_simulations.inline import InlineGrid
-
-        store.set_facts({"backend": "torch"})
-        federation.run(_disturbed(setup, InlineGrid(app, setup.plan.clients)))
         return
     from fedloom_simulations.cohort_grid import CohortGrid
 
@@ -223,8 +216,8 @@ def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
     # A run that goes on keeps what it began with, whatever this machine or version would choose.
     before = store.facts().get("backend")
     grid = CohortGrid(
-        app, setup.recipe, setup.plan.clients, setup.mods, before or setup.backend, setup.workers, note,
-        chosen=before is not None,
+        setup.recipe, setup.plan.clients, setup.mods, before or setup.backend, setup.workers, note,
+        chosen=before is not None, apart=setup.mode in ("semisync", "async"),
     )  # fmt: skip
     with closing(grid):
         federation.run(_disturbed(setup, grid))

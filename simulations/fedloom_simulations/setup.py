@@ -33,7 +33,7 @@ from fedloom_server.store import DATABASE
 from fedloom_server.strategies import make_strategy
 from fedloom_server.strategy_state import require_codec
 from fedloom_simulations.attacks import POISONS, Attack, attacking_client
-from fedloom_simulations.combinations import goes_alone, refuse_combinations
+from fedloom_simulations.combinations import refuse_combinations
 from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.options import SECTIONS
@@ -45,7 +45,7 @@ MODS: list[Mod] = []
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A run that is ready to begin; `alone`: clients are trained one at a time, each with a memory."""
+    """A run that is ready to begin."""
 
     recipe: ShardRecipe
     shards: Shards
@@ -54,7 +54,6 @@ class Setup:
     strategy: Strategy
     mods: list[Mod]
     engine: str
-    alone: bool
     mode: Mode | None = None
     clock: ClockSettings = field(default_factory=ClockSettings)
     backend: str
@@ -135,7 +134,6 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
         faults=faults,
         attack=attack,
         engine=arguments.engine,
-        alone=arguments.mode is not None or goes_alone(arguments, strategy),
         mode=arguments.mode,
         clock=override(ClockSettings(), settings["clock"], "clock"),
         backend=arguments.backend,

@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,11 @@ import torch
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError, RunError
 from fedloom_simulations.cohort import Cohort, Job, Phase, Row
+from fedloom_simulations.whole import Answered, WholeClients, WholeJob
 
 Answer = tuple[list[Row], Arrays]
+Given = TypeVar("Given")
+Got = TypeVar("Got")
 _ALIGNED = 64
 
 
@@ -34,13 +38,13 @@ def can_fork() -> bool:
 
 
 class Workers:
-    """Processes that train and measure clients of `cohort`.
+    """Processes that train and measure clients of `cohort`, or let them do all that is around it.
 
     Raises:
         InputError: this platform has no safe fork.
     """
 
-    def __init__(self, cohort: Cohort, arrays: Arrays, count: int) -> None:
+    def __init__(self, cohort: Cohort, whole: WholeClients, arrays: Arrays, count: int) -> None:
         if not can_fork():
             raise InputError("--workers needs Linux; use --workers 1 or --engine ray")
         self._down = mmap.mmap(-1, max(_bytes(arrays, 1), 1))
@@ -51,7 +55,7 @@ class Workers:
             ours, theirs = context.Pipe()
             others = [*self._connections, ours]
             process = context.Process(
-                target=_serve, args=(cohort, theirs, others, self._down, arrays), daemon=True
+                target=_serve, args=(cohort, whole, theirs, others, self._down, arrays), daemon=True
             )
             process.start()
             theirs.close()
@@ -62,16 +66,30 @@ class Workers:
         """Do the jobs of a phase; answers come in the order in which they are ready."""
         for name, view in _carved(self._down, phase.arrays, 1).items():
             np.copyto(view[0], phase.arrays[name])
-        waiting = iter(jobs)
-        busy: set[Connection] = set()
         bare = replace(phase, arrays={})
         for connection in self._connections:
             connection.send(bare)
+        yield from self._exchange(jobs, partial(self._receive, phase))
+
+    def run_whole(self, jobs: Sequence[WholeJob]) -> Iterator[list[Answered]]:
+        """Do jobs of whole clients; answers come in the order in which they are ready."""
+        yield from self._exchange(jobs, _received)
+
+    def _exchange(self, jobs: Iterable[Given], receive: Callable[[Connection], Got]) -> Iterator[Got]:
+        """Give each process a job, and the next one as soon as it has answered."""
+        waiting = iter(jobs)
+        busy: set[Connection] = set()
+        for connection in self._connections:
             self._give(connection, waiting, busy)
         while busy:
             for ready in wait(list(busy)):
                 connection = next(c for c in busy if c is ready)
-                answer = self._receive(connection, phase)
+                try:
+                    answer = receive(connection)
+                except (EOFError, ConnectionError) as error:
+                    raise RunError(
+                        "a worker process died, probably for want of memory; try --workers 1"
+                    ) from error
                 busy.discard(connection)
                 self._give(connection, waiting, busy)
                 yield answer
@@ -87,27 +105,33 @@ class Workers:
                 process.join()
 
     @staticmethod
-    def _give(connection: Connection, waiting: Iterator[Job], busy: set[Connection]) -> None:
+    def _give(connection: Connection, waiting: Iterator[Any], busy: set[Connection]) -> None:
         if (job := next(waiting, None)) is not None:
             connection.send(job)
             busy.add(connection)
 
     @staticmethod
-    def _receive(connection: Connection, phase: Phase) -> Answer:
-        try:
-            rows = connection.recv()
-            if phase.training is None:
-                return rows, {}
-            handle = recv_handle(connection)
-        except (EOFError, ConnectionError) as error:
-            raise RunError("a worker process died, probably for want of memory; try --workers 1") from error
-        with os.fdopen(handle, "rb") as file:
+    def _receive(phase: Phase, connection: Connection) -> Answer:
+        rows = connection.recv()
+        if phase.training is None:
+            return rows, {}
+        with os.fdopen(recv_handle(connection), "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         return rows, _carved(memory, phase.arrays, len(rows))
 
 
+def _received(connection: Connection) -> list[Answered]:
+    answers: list[Answered] = connection.recv()
+    return answers
+
+
 def _serve(
-    cohort: Cohort, connection: Connection, others: Iterable[Connection], down: mmap.mmap, template: Arrays
+    cohort: Cohort,
+    whole: WholeClients,
+    connection: Connection,
+    others: Iterable[Connection],
+    down: mmap.mmap,
+    template: Arrays,
 ) -> None:
     """A worker's life: phases and jobs until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and then closes the pipe
@@ -121,6 +145,8 @@ def _serve(
             if isinstance(message, Phase):
                 arrays = {name: view[0] for name, view in _carved(down, template, 1).items()}
                 phase = replace(message, arrays=arrays)
+            elif isinstance(message, WholeJob):
+                connection.send(whole.run(message))
             elif phase is not None and phase.training is None:
                 connection.send(cohort.evaluate(phase, message))
             elif phase is not None:

@@ -86,6 +86,7 @@ class Algorithm:
         streams: whether `apply` needs nothing but the mean of the updates.
         sees_statistics: whether `init` and `apply` are given batch norm's statistics too.
         personal_models: whether clients end up with models of their own.
+        changes_steps: whether clients train otherwise than by the gradient of their loss and FedProx's term.
         low_participation: what to say where few clients take part in a round; empty for nothing.
         optimizers: that clients may use; empty for any.
     """
@@ -94,6 +95,7 @@ class Algorithm:
     streams: ClassVar[bool] = True
     sees_statistics: ClassVar[bool] = False
     personal_models: ClassVar[bool] = False
+    changes_steps: ClassVar[bool] = False
     low_participation: ClassVar[str] = ""
     optimizers: ClassVar[tuple[str, ...]] = ()
 

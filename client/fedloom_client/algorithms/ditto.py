@@ -25,6 +25,7 @@ class Ditto(Algorithm):
     lam: float = 0.1
 
     personal_models: ClassVar[bool] = True
+    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.lam >= 0:

@@ -26,6 +26,7 @@ class FedDyn(Algorithm):
     alpha: float = 0.01
 
     uniform: ClassVar[bool] = True
+    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:

@@ -29,6 +29,7 @@ class FedRep(Algorithm):
     head_epochs: int = 1
 
     personal_models: ClassVar[bool] = True
+    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.head_epochs < 1:

@@ -40,6 +40,7 @@ class Scaffold(Algorithm):
     server_lr: float = 1.0
 
     uniform: ClassVar[bool] = True
+    changes_steps: ClassVar[bool] = True
     streams: ClassVar[bool] = False
     optimizers: ClassVar[tuple[str, ...]] = SGD
     low_participation: ClassVar[str] = (
