@@ -50,6 +50,8 @@ class Lockstep(Generic[Question, Answer]):
             answers = self._answer([turn.questions.pop() for turn in waiting])
             for turn, answer in zip(waiting, answers, strict=True):
                 turn.go_on(answer)
+        for turn in turns:
+            turn.end()
         return [_returned(results[place]) for place in range(len(calls))]
 
 
@@ -60,6 +62,7 @@ class _Turn(Generic[Question, Answer]):
         self.questions: list[Question] = []
         self._answers: list[Answer | Exception] = []
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
 
     def begin(self, call: Callable[[], None]) -> None:
         """Run the call until it asks something or is done."""
@@ -69,7 +72,8 @@ class _Turn(Generic[Question, Answer]):
             self._stopped.release()
 
         # A daemon: one that waits when the caller is interrupted is not waited for.
-        threading.Thread(target=run, daemon=True).start()
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
         self._stopped.acquire()
 
     def ask(self, question: Question) -> Answer | Exception:
@@ -84,6 +88,11 @@ class _Turn(Generic[Question, Answer]):
         self._answers.append(answer)
         self._go.release()
         self._stopped.acquire()
+
+    def end(self) -> None:
+        """Wait for the thread of a call that is done."""
+        assert self._thread is not None
+        self._thread.join()
 
 
 def _returned(result: Result | BaseException) -> Result:

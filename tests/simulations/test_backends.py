@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from fedloom_client.flower_app import make_client_app
 from fedloom_client.records import from_record, to_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
@@ -129,7 +128,7 @@ def test_the_rest_of_a_round_after_a_crash_is_what_it_would_have_been(workers):
     recipe = ShardRecipe("tabular", None, "dirichlet:0.5", 12, 3)
 
     def replies(wanted):
-        grid = CohortGrid(make_client_app(recipe), recipe, 12, (), "vmap", workers, lambda *note: None)
+        grid = CohortGrid(recipe, 12, (), "vmap", workers, lambda *note: None)
         trainer = TorchTrainer(recipe.open().task)
         config = ConfigRecord({**recipe.open().task.training.to_config(), "seed": 1, "server-round": 4})
         described = [r.content["summary"] for r in grid.send_and_receive(questions(12))]

@@ -30,6 +30,8 @@ DP = ("--set", "strategy.noise_multiplier=0.1", "--set", "strategy.clipping_norm
         ("--compress", "int8", "--attack", "labelflip:0.3"),
         ("--compress", "int8", "--faults", "drop=0.1,stale=0.2"),
         ("--strategy", "fedbn", "--backend", "torch"),
+        ("--strategy", "dp-client-fixed", *DP, "--backend", "vmap"),
+        ("--mode", "async", "--backend", "onnx", "--workers", 2),
     ],
 )
 def test_these_work_together(simulate, task_file, options):
@@ -64,12 +66,9 @@ def test_private_training_works_with_these(simulate, task_file, options):
     [
         (("--compress", "int8", "--attack", "signflip:0.2"), "--attack signflip changes updates"),
         (("--compress", "int8", "--faults", "nan=0.2"), "--faults nan"),
-        (("--compress", "int8", "--backend", "vmap"), "one client at a time"),
-        (("--strategy", "ditto", "--backend", "vmap"), "one client at a time"),
-        (("--strategy", "scaffold", "--workers", 2), "one client at a time"),
+        (("--strategy", "scaffold", "--backend", "onnx"), "changes the steps of training"),
         (("--strategy", "dp-server-fixed:ditto", *DP), "goes around Flower's strategies only"),
         (("--strategy", "dp-local", *DP, "--mode", "async"), "counts round by round"),
-        (("--strategy", "dp-client-fixed", *DP, "--backend", "vmap"), "one client at a time"),
         (("--strategy", "dp-server-fixed", *DP, "--set", "guard.norms=clip"), "not covered by the noise"),
         (("--strategy", "ditto", *DPSGD), "accounts for one training a round"),
         (DPSGD, "mixes the examples"),

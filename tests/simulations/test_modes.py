@@ -113,7 +113,6 @@ def test_result_json_says_when_each_round_was_over(simulate, task_file):
         (("--mode", "async", "--compress", "int8"), "use semisync"),
         (("--mode", "async", "--strategy", "ditto"), "use semisync"),
         (("--mode", "async", "--faults", "drop=0.1"), "--mode async: attacks"),
-        (("--mode", "sync", "--backend", "vmap"), "one client at a time"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_run_begins(simulate, options, said):

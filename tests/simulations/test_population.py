@@ -41,9 +41,8 @@ def test_more_samples_a_client_than_there_are_is_refused():
 @pytest.mark.parametrize("partition", ["virtual:20", "quantity:0.5", "iid"])
 def test_members_are_known_without_being_asked(task_file, partition):
     recipe = ShardRecipe(str(task_file()), None, partition, 9, 3)
-    app = make_client_app(recipe)
-    known = meet(CohortGrid(app, recipe, 9, (), "torch", 1, lambda *note: None), 9)
-    asked = meet(InlineGrid(app, 9), 9)
+    known = meet(CohortGrid(recipe, 9, (), "torch", 1, lambda *note: None), 9)
+    asked = meet(InlineGrid(make_client_app(recipe), 9), 9)
     assert list(known) == asked
     grids = [OrderedGrid(None, members) for members in (known, asked)]
     for grid in grids:
