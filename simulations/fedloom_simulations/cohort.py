@@ -85,9 +85,10 @@ class Cohort:
         """Cut a phase into jobs. It depends on the phase alone, and so do results."""
         if phase.training is None:
             return self._measuring(clients, together=phase.backend != "torch")
-        if phase.backend != "vmap":
-            return handed(phase.arrays, clients)
         examples = [len(self.parts(client)[0]) for client, _ in clients]
+        if phase.backend != "vmap":
+            order = np.argsort(examples, kind="stable")[::-1]  # the longest first, to end together
+            return handed(phase.arrays, [clients[i] for i in order])
         most = self.room(phase).clients
         return [[clients[i] for i in chunk] for chunk in chunks(examples, phase.training, most)]
 
