@@ -39,6 +39,21 @@ class Assignment:
     secret: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What of assignments must be known when a step graph is built.
+
+    Attributes:
+        proximal: whether one has a proximal term.
+        offset: whether one has an offset.
+        frozen: the sets of arrays that one does not train, each.
+    """
+
+    proximal: bool = False
+    offset: bool = False
+    frozen: tuple[frozenset[str], ...] = ()
+
+
 @dataclass(frozen=True)
 class Update:
     """What a trainer gives back.

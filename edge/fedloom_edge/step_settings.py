@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from fedloom_edge.errors import InputError, RunError, unknown
@@ -29,6 +29,7 @@ class StepSettings:
         clip_norm: bound on the gradient's global L2 norm; 0 for none.
         proximal: whether FedProx's term mu/2 ||w - w_start||² is in (Li et al., 2020, eq. 2); then `mu` and
             the start of each parameter are inputs.
+        offset: whether something is added to each parameter's gradient, which is then an input.
         batch_statistics: whether batch normalisation uses the batch's moments and updates the running ones;
             if not, it stays with those, as in evaluation. What stands before every trainable parameter
             always stays.
@@ -41,6 +42,7 @@ class StepSettings:
     clip_value: float = 0.0
     clip_norm: float = 0.0
     proximal: bool = False
+    offset: bool = False
     batch_statistics: bool = True
 
     def __post_init__(self) -> None:
@@ -53,13 +55,19 @@ class StepSettings:
             if not 0 <= value < high:
                 raise InputError(f"{name} is {value}; it must be at least 0 and below {high:g}")
 
+    def serve(self, wanted: "StepSettings") -> bool:
+        """Whether a graph with these can take steps with `wanted`: a term that is not wanted is zero."""
+        return self == replace(
+            wanted, proximal=wanted.proximal or self.proximal, offset=wanted.offset or self.offset
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepSignature:
     """The names in a step graph, kept in its metadata so that a device needs no onnx to read them.
 
     A new value has its old one's name with `new/` before it; the start of a parameter, for the proximal
-    term, has `start/`.
+    term, has `start/`, and what is added to its gradient `offset/`.
 
     Attributes:
         settings: of the build.
@@ -117,3 +125,8 @@ def new(name: str) -> str:
 def start(name: str) -> str:
     """Name of the input that holds where the parameter `name` started, for the proximal term."""
     return f"start/{name}"
+
+
+def offset(name: str) -> str:
+    """Name of the input that is added to the gradient of the parameter `name`."""
+    return f"offset/{name}"

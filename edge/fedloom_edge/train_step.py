@@ -23,6 +23,7 @@ from fedloom_edge.step_settings import (
     STEP,
     StepSignature,
     new,
+    offset,
     start,
 )
 
@@ -63,8 +64,19 @@ class TrainStep:
         self._read_scalars = [self._scalars[n] if n in taken else None for n in (LR, STEP, SEED, MU)]
         self.draws = SEED in taken
 
-    def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def set_arrays(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        anchor: Mapping[str, NDArray[Any]] | None = None,
+        offsets: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         """Start from `arrays`, which are copied; the optimiser's state is zero.
+
+        Args:
+            arrays: parameters, statistics and what else a step takes.
+            anchor: what the proximal term pulls to; None for `arrays`.
+            offsets: what is added to each parameter's gradient; None for nothing.
 
         Raises:
             TrainingError: an array is missing or of another shape or dtype.
@@ -83,7 +95,9 @@ class TrainStep:
         for name in signature.states:
             here[name].fill(0)
         for name in signature.parameters if signature.settings.proximal else ():
-            np.copyto(here[start(name)], arrays[name])
+            np.copyto(here[start(name)], (anchor or arrays)[name])
+        for name in signature.parameters if signature.settings.offset else ():
+            np.copyto(here[offset(name)], offsets[name] if offsets else 0)
         self.steps = 0
 
     def arrays(self) -> Arrays:
@@ -168,12 +182,13 @@ class TrainStep:
     def _allocate(self) -> None:
         if self._buffers[0]:
             return
-        starts = self.signature.parameters if self.signature.settings.proximal else ()
+        settings, parameters = self.signature.settings, self.signature.parameters
         for side in self._buffers:
             for name in self.signature.carried:
                 side[name] = np.zeros(self._shapes[name], np.float32)
         for entry, name in [
-            *((start(name), name) for name in starts),
+            *((start(name), name) for name in parameters if settings.proximal),
+            *((offset(name), name) for name in parameters if settings.offset),
             *((n, n) for n in self.signature.given),
         ]:
             self._buffers[0][entry] = self._buffers[1][entry] = np.zeros(self._shapes[name], np.float32)

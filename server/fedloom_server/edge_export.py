@@ -19,6 +19,7 @@ from fedloom_client.preprocess import Standardize, Vocabulary, prepare
 from fedloom_client.samples import Data, Samples, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
+from fedloom_client.trainer import Terms
 from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.manifest import ARRAYS, EXPLAIN, INFER, INT8, Manifest, Tensor
@@ -140,7 +141,7 @@ def export(source: Source, trainable: str, seed: int, out: Path, *, explain: boo
     model = training_graph(module, x[:1])
     embed(model, source.arrays)
     training = task.training
-    settings = step_settings(task.loss, training, proximal=False, alone=False)
+    settings = step_settings(task.loss, training, Terms(), alone=False)
     if trainable == "int8":
         ranges, _ = ready_samples(source, source.data.train, _CALIBRATION_SAMPLES, seed)
         graphs, arrays = build_aware(model, settings, ranges, training.batch_size)

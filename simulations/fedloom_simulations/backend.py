@@ -29,10 +29,8 @@ class Choice:
     reason: str
 
 
-def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job, *, graphs: bool = True) -> Choice:
+def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job) -> Choice:
     """The backend for a phase of training: `wanted`, or for `auto` the one that is faster by rule.
-
-    `graphs` says whether a step graph can do what clients are asked for.
 
     Any but `torch` is checked, even where it is wanted: two clients take two steps both ways, and if
     that does not come to the same, `torch` is taken.
@@ -46,7 +44,7 @@ def choose(wanted: str, cohort: Cohort, phase: Phase, clients: Job, *, graphs: b
     if wanted != "auto":
         return _checked(wanted, cohort, phase, clients, "as asked for")
     room = cohort.room(phase)
-    if graphs and not room.heavy and not room.tiny:
+    if not room.heavy and not room.tiny:
         reason = "steps of this model are short, and as a graph shortest"
         choice = _checked("onnx", cohort, phase, clients, reason)
         if choice.backend == "onnx" or not room.pays:

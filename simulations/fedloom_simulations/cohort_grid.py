@@ -17,7 +17,7 @@ from fedloom_client.flower_messages import (
     read_seed,
     update_metrics,
 )
-from fedloom_client.orders import Orders, asks_to_train_only
+from fedloom_client.orders import asks_to_train_only
 from fedloom_client.records import from_record
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Evaluation, Update
@@ -151,7 +151,7 @@ class CohortGrid(InlineGrid):
             phase = Phase({}, {})
         clients = self._seeded(members, phase)
         if phase.training is not None:
-            phase = self._with_backend(phase, members, clients)
+            phase = self._with_backend(phase, clients)
             planned = self._cohort.plan(phase, clients)
         else:
             planned = handed(phase.arrays, clients)
@@ -183,13 +183,10 @@ class CohortGrid(InlineGrid):
             return [(client, 0) for client in members]
         return [(client, read_seed(message, client)) for client, message in members.items()]
 
-    def _with_backend(self, phase: Phase, members: dict[int, Message], clients: Job) -> Phase:
+    def _with_backend(self, phase: Phase, clients: Job) -> Phase:
         """A phase of training with the backend of the run, which is chosen at the first."""
         if self._choice is None:
-            config = next(iter(members.values())).content.config_records["config"]
-            algorithm = Orders.from_config(config).algorithm
-            graphs = algorithm is None or not algorithm.changes_steps
-            self._choice = choose(self._backend, self._cohort, phase, clients, graphs=graphs)
+            self._choice = choose(self._backend, self._cohort, phase, clients)
             self._note(self._choice.backend, self._choice.reason)
         return replace(phase, backend=self._chosen)
 
@@ -203,7 +200,7 @@ class CohortGrid(InlineGrid):
         """Replies of those `members` of a phase that are asked; they are stacked as if all were."""
         clients = self._seeded(members, phase)
         if phase.training is not None:
-            phase = self._with_backend(phase, members, clients)
+            phase = self._with_backend(phase, clients)
         jobs = [job for job in self._cohort.plan(phase, clients) if any(client in asked for client, _ in job)]
         began = time.perf_counter()
         waited = 0.0

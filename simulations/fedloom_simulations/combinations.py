@@ -39,15 +39,9 @@ def refuse_combinations(
     updates_attacked = attack is not None and attack.name not in POISONS
     what = "--compress" if arguments.compress else f"strategy {arguments.strategy}"
     memory = keeps_memory(arguments, strategy)
-    changed = isinstance(strategy, Composed) and strategy.algorithm.changes_steps
     central = isinstance(strategy, PrivateMean)
     late = arguments.mode == "async"
     refusals = (
-        (
-            changed and arguments.backend == "onnx",
-            f"strategy {arguments.strategy} changes the steps of training, which a step graph cannot; leave "
-            "out --backend, or use vmap",
-        ),
         (
             late and memory,
             f"--mode async puts old updates on the newest model, which {what} cannot follow; use semisync",

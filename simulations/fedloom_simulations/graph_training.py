@@ -11,6 +11,7 @@ from fedloom_client.onnx_trainer.graphs import TaskGraphs
 from fedloom_client.onnx_trainer.trainer import ready, step_settings
 from fedloom_client.samples import Samples
 from fedloom_client.task import Task
+from fedloom_client.trainer import Terms
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
@@ -31,7 +32,8 @@ class GraphTraining:
 
     def obstacle(self, arrays: Arrays, samples: Samples, training: Training, *, proximal: bool) -> str:
         """Why the model has no graph that trains it as PyTorch does; empty where it has one."""
-        settings = step_settings(self._task.loss, training, proximal=proximal, alone=training.batch_size == 1)
+        terms = Terms(proximal=proximal)
+        settings = step_settings(self._task.loss, training, terms, alone=training.batch_size == 1)
         try:
             graphs = self._pair(training.batch_size)[1]
             x = ready(samples.take(np.arange(1))[0])
@@ -55,5 +57,12 @@ class _Graphs(TaskGraphs):
         super().__init__(task, branches=False)
         self._batch = batch
 
-    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
-        return super().step(settings, arrays, x, self._batch)
+    def step(
+        self,
+        settings: StepSettings,
+        arrays: Arrays,
+        x: NDArray[Any],
+        batch: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> TrainStep:
+        return super().step(settings, arrays, x, self._batch, frozen)

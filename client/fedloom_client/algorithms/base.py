@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedloom_client.trainer import Assignment, Update
+from fedloom_client.trainer import Assignment, Terms, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 
@@ -86,7 +86,6 @@ class Algorithm:
         streams: whether `apply` needs nothing but the mean of the updates.
         sees_statistics: whether `init` and `apply` are given batch norm's statistics too.
         personal_models: whether clients end up with models of their own.
-        changes_steps: whether clients train otherwise than by the gradient of their loss and FedProx's term.
         low_participation: what to say where few clients take part in a round; empty for nothing.
         optimizers: that clients may use; empty for any.
     """
@@ -95,9 +94,12 @@ class Algorithm:
     streams: ClassVar[bool] = True
     sees_statistics: ClassVar[bool] = False
     personal_models: ClassVar[bool] = False
-    changes_steps: ClassVar[bool] = False
     low_participation: ClassVar[str] = ""
     optimizers: ClassVar[tuple[str, ...]] = ()
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """What clients train a model with these arrays with, beside the gradient of their loss."""
+        return Terms()
 
     def init(self, arrays: Arrays) -> Arrays:
         """State of the server half before round 1, from the initial global arrays."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fedloom_client.algorithms.base import Algorithm, Work
 from fedloom_client.seeds import derive_seed
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 
@@ -25,11 +25,14 @@ class Ditto(Algorithm):
     lam: float = 0.1
 
     personal_models: ClassVar[bool] = True
-    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.lam >= 0:
             raise InputError(f"strategy.lam={self.lam:g}: it must be at least 0")
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """What holds the own model near the global one."""
+        return Terms(proximal=self.lam > 0)
 
     def fit(self, work: Work) -> tuple[Update, Arrays]:
         """Train the global model for the server, and the own one for itself."""

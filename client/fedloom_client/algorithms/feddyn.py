@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedloom_client.algorithms.base import Algorithm, Collected, Work, trained
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 
@@ -26,11 +26,14 @@ class FedDyn(Algorithm):
     alpha: float = 0.01
 
     uniform: ClassVar[bool] = True
-    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
             raise InputError(f"strategy.alpha={self.alpha:g}: it must be above 0")
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """The regulariser and h_i."""
+        return Terms(proximal=True, offset=True)
 
     def init(self, arrays: Arrays) -> Arrays:
         """The server's h: zeros."""

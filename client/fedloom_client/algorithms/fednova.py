@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fedloom_client.algorithms.base import SGD, Algorithm, Collected, Work, progress, trained
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 
 NORMALISER = "normaliser"
@@ -35,6 +35,10 @@ class FedNova(Algorithm):
         "FedNova's effective number of steps jumps from round to round with who takes part, and its "
         "accuracy with it (Li et al., 2022, 'Federated learning on non-IID data silos', finding 8)"
     )
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """FedProx's."""
+        return Terms(proximal=self.proximal_mu > 0)
 
     def fit(self, work: Work) -> tuple[Update, Arrays]:
         """x + (y - x) / ||a_i||_1."""

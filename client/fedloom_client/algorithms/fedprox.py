@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fedloom_client.algorithms.base import Algorithm, Work
 from fedloom_client.seeds import generator
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 
@@ -28,6 +28,10 @@ class InexactProx(Algorithm):
     def __post_init__(self) -> None:
         if not (self.proximal_mu >= 0 and 0 <= self.stragglers <= 1):
             raise InputError("strategy.proximal_mu must be at least 0, strategy.stragglers from 0 to 1")
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """FedProx's."""
+        return Terms(proximal=self.proximal_mu > 0)
 
     def fit(self, work: Work) -> tuple[Update, Arrays]:
         """As many steps as the client gets to."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fedloom_client.algorithms.base import Algorithm, Work
 from fedloom_client.seeds import derive_seed
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError, TrainingError
 
@@ -29,15 +29,19 @@ class FedRep(Algorithm):
     head_epochs: int = 1
 
     personal_models: ClassVar[bool] = True
-    changes_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.head_epochs < 1:
             raise InputError(f"strategy.head_epochs={self.head_epochs}: it must be at least 1")
 
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """The head without the body, and the body without the head."""
+        head = frozenset(self._head(arrays, statistics))
+        return Terms(frozen=(frozenset(arrays.keys() - head - statistics), head))
+
     def fit(self, work: Work) -> tuple[Update, Arrays]:
         """Head first, body then; send the body."""
-        head = self._head(work)
+        head = self._head(work.arrays, work.statistics)
         job = work.assignment
         first = replace(
             job,
@@ -56,8 +60,8 @@ class FedRep(Algorithm):
         """The global representation under the own head."""
         return {**work.arrays, **work.memory}
 
-    def _head(self, work: Work) -> set[str]:
-        names = [name for name in work.arrays if name not in work.statistics]
+    def _head(self, arrays: Arrays, statistics: frozenset[str]) -> set[str]:
+        names = [name for name in arrays if name not in statistics]
         layer = self.head or names[-1].rpartition(".")[0]
         head = {name for name in names if name == layer or name.startswith(layer)}
         if not head or len(head) == len(names):

@@ -21,7 +21,7 @@ from fedloom_client.algorithms.base import (
     steps_fault,
     trained,
 )
-from fedloom_client.trainer import Update
+from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 
@@ -40,7 +40,6 @@ class Scaffold(Algorithm):
     server_lr: float = 1.0
 
     uniform: ClassVar[bool] = True
-    changes_steps: ClassVar[bool] = True
     streams: ClassVar[bool] = False
     optimizers: ClassVar[tuple[str, ...]] = SGD
     low_participation: ClassVar[str] = (
@@ -51,6 +50,10 @@ class Scaffold(Algorithm):
     def __post_init__(self) -> None:
         if not self.server_lr > 0:
             raise InputError(f"strategy.server_lr={self.server_lr:g}: it must be above 0")
+
+    def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+        """The correction."""
+        return Terms(offset=True)
 
     def init(self, arrays: Arrays) -> Arrays:
         """The server's control variate c: zeros."""

@@ -52,7 +52,7 @@ class ArtefactTrainer:
     @property
     def parts(self) -> Mapping[str, tuple[str, ...]]:
         """What can be trained of what the artefact trains: see its manifest."""
-        return self._opened.manifest.parts
+        return self._opened.manifest.smaller
 
     def restrict(self, part: str) -> None:
         """Train this part from now on and leave the other arrays as they come; empty for everything."""

@@ -118,7 +118,7 @@ def _forecast(path: Path, examples: int, uplink: float, hottest: float, wishes: 
     hot, points = is_hot(hottest), dict[str, list[Point]]()
 
     def plans() -> Iterator[tuple[str, Plan]]:
-        for part, names in ({"": tuple(arrays)} | dict(manifest.parts)).items():
+        for part, names in ({"": tuple(arrays)} | manifest.smaller).items():
             points[part] = measured(path, part, min(training.batch_size, examples), memory)
             pace = pace_of(points[part], uplink, hot=hot)
             assert pace is not None  # there are points

@@ -30,13 +30,13 @@ class ArtefactGraphs:
     def __init__(self, artefact: Artefact, part: str = "") -> None:
         self._artefact, self._part = artefact, part
         self._evaluator: Evaluator | None = None
-        self._steps: dict[int, TrainStep] = {}
+        self._steps: dict[tuple[int, str], TrainStep] = {}
         self.last: TrainStep | None = None
 
     @cached_property
     def statistics(self) -> frozenset[str]:
         """Arrays that a step of everything measures."""
-        whole = TrainStep(self._artefact.read(TRAIN)) if self._part else self._made(0)
+        whole = TrainStep(self._artefact.read(TRAIN)) if self._part else self._made(0, "")
         return frozenset(whole.signature.statistics)
 
     @property
@@ -53,14 +53,21 @@ class ArtefactGraphs:
         """The artefact's arrays, whatever the seed."""
         return initial_arrays(self._artefact)
 
-    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
-        """The artefact's train step.
+    def step(
+        self,
+        settings: StepSettings,
+        arrays: Arrays,
+        x: NDArray[Any],
+        batch: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> TrainStep:
+        """The artefact's train step, or the one of what is left without the frozen arrays.
 
         Raises:
-            TrainingError: it was built with other settings.
+            TrainingError: it was built with other settings, or never.
         """
-        step = self._made(batch)
-        if settings != step.signature.settings:
+        step = self._made(batch, self._rest_of(frozen) if frozen else self._part)
+        if not step.signature.settings.serve(settings):
             raise TrainingError(
                 f"the artefact was exported for {step.signature.settings}, not {settings}; change only the "
                 "learning rate, batch size, epochs and steps here, and give two samples at least"
@@ -74,7 +81,18 @@ class ArtefactGraphs:
             self._evaluator = Evaluator(self._artefact.read(EVALUATE))
         return self._evaluator
 
-    def _made(self, batch: int) -> TrainStep:
-        if batch not in self._steps:
-            self._steps[batch] = TrainStep(self._artefact.read(step_file(self._part)), batch=batch)
-        return self._steps[batch]
+    def _rest_of(self, frozen: frozenset[str]) -> str:
+        """The part that is everything but these arrays."""
+        manifest = self._artefact.manifest
+        left = set(manifest.parameters) - frozen
+        for part, names in manifest.parts.items():
+            if set(names) == left:
+                return part
+        raise TrainingError(
+            f"the artefact has no train step for {len(left)} of its {len(manifest.parameters)} arrays alone"
+        )
+
+    def _made(self, batch: int, part: str) -> TrainStep:
+        if (batch, part) not in self._steps:
+            self._steps[batch, part] = TrainStep(self._artefact.read(step_file(part)), batch=batch)
+        return self._steps[batch, part]

@@ -40,8 +40,17 @@ class Graphs(Protocol):
         """Arrays of a fresh model."""
         ...
 
-    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
-        """A train step for batches of inputs like `x` (1, ...); `arrays` are what is not trained.
+    def step(
+        self,
+        settings: StepSettings,
+        arrays: Arrays,
+        x: NDArray[Any],
+        batch: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> TrainStep:
+        """A train step for batches of inputs like `x` (1, ...); `arrays` hold what is not trained.
+
+        The arrays in `frozen` are not trained by this step, whatever is by others.
 
         Raises:
             TrainingError: there is none with these settings.
@@ -91,13 +100,20 @@ class TaskGraphs:
         arrays: Arrays = self._trainer.initial_arrays(seed)
         return arrays
 
-    def step(self, settings: StepSettings, arrays: Arrays, x: NDArray[Any], batch: int) -> TrainStep:
-        """Build, or take what was built; arrays that are not trained are constants in it."""
+    def step(
+        self,
+        settings: StepSettings,
+        arrays: Arrays,
+        x: NDArray[Any],
+        batch: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> TrainStep:
+        """Build, or take what was built; arrays that no step trains are constants in it."""
         from onnx import numpy_helper
 
         from fedloom_edge.autodiff import build_train_step
 
-        key = (settings, batch, x.shape[1:], x.dtype.str)
+        key = (settings, batch, x.shape[1:], x.dtype.str, frozen)
         step = self._steps.get(key)
         if step is None or not self._same_constants(step, arrays):
             model = self._model(x)
@@ -105,9 +121,12 @@ class TaskGraphs:
                 if initialiser.name in arrays:
                     array = np.asarray(arrays[initialiser.name])
                     initialiser.CopyFrom(numpy_helper.from_array(array, initialiser.name))
-            graph = build_train_step(model, settings, trainable=self._trainable, batch=batch, watched=True)
+            graph = build_train_step(
+                model, settings, trainable=self._trained(model, frozen), batch=batch, watched=True,
+                fixed=not frozen, awake=bool(frozen),
+            )  # fmt: skip
             step = self._steps[key] = TrainStep(graph.SerializeToString(), batch=batch)
-            self._constants = {n: a.copy() for n, a in arrays.items() if n not in step.signature.carried}
+            self._constants = {n: a.copy() for n, a in arrays.items() if n not in _taken(step)}
         return step
 
     def evaluator(self, x: NDArray[Any]) -> Evaluator:
@@ -125,8 +144,16 @@ class TaskGraphs:
         return all(
             np.array_equal(array, self._constants.get(name, array[:0]))
             for name, array in arrays.items()
-            if name not in step.signature.carried
+            if name not in _taken(step)
         )
+
+    def _trained(self, model: "onnx.ModelProto", frozen: frozenset[str]) -> str | Sequence[str]:
+        from fedloom_edge.autodiff.forward import read_forward
+        from fedloom_edge.autodiff.trainable import select
+
+        if not frozen:
+            return self._trainable
+        return [name for name in select(read_forward(model, 2), self._trainable) if name not in frozen]
 
     def _model(self, x: NDArray[Any]) -> "onnx.ModelProto":
         from fedloom_edge.export import training_graph
@@ -145,6 +172,10 @@ class TaskGraphs:
     @cached_property
     def _module(self) -> Any:
         return self._trainer.module(self._trainer.initial_arrays(0))
+
+
+def _taken(step: TrainStep) -> frozenset[str]:
+    return frozenset((*step.signature.carried, *step.signature.given))
 
 
 def tied_names(module: "nn.Module") -> dict[str, str]:

@@ -13,7 +13,7 @@ from fedloom_client.onnx_trainer.graphs import Graphs
 from fedloom_client.samples import Indices, Samples, Shard
 from fedloom_client.seeds import derive_seed, generator
 from fedloom_client.task import Metric
-from fedloom_client.trainer import Assignment, Evaluation, Update
+from fedloom_client.trainer import Assignment, Evaluation, Terms, Update
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import DataError, InputError, TrainingError
@@ -58,15 +58,12 @@ class OnnxTrainer:
         count, training = len(shard.train), assignment.training
         if count == 0:
             raise TrainingError("the shard has no training example; use fewer clients or another partition")
-        if assignment.anchor or assignment.offset or assignment.frozen:
-            raise TrainingError(
-                "this algorithm changes the gradient, which a step graph cannot; train with torch"
-            )
         x, _ = self._take(shard.train, np.arange(1))
         size = min(count, training.batch_size)
-        settings = step_settings(self._loss, training, proximal=assignment.proximal_mu > 0, alone=size == 1)
-        step = self._graphs.step(settings, arrays, x, size)
-        step.set_arrays(arrays)
+        terms = Terms(proximal=assignment.proximal_mu > 0, offset=bool(assignment.offset))
+        settings = step_settings(self._loss, training, terms, alone=size == 1)
+        step = self._graphs.step(settings, arrays, x, size, assignment.frozen)
+        step.set_arrays(arrays, anchor=assignment.anchor, offsets=assignment.offset)
 
         def read() -> Arrays:
             now = step.arrays()
@@ -111,7 +108,7 @@ class OnnxTrainer:
         return ready(x), np.ascontiguousarray(y, target_type(self._loss))
 
 
-def step_settings(loss: Loss, training: Training, *, proximal: bool, alone: bool) -> StepSettings:
+def step_settings(loss: Loss, training: Training, terms: Terms, *, alone: bool) -> StepSettings:
     """What of `training` is fixed in a step graph; `alone`: every batch is a single example.
 
     Raises:
@@ -126,7 +123,8 @@ def step_settings(loss: Loss, training: Training, *, proximal: bool, alone: bool
         weight_decay=training.weight_decay,
         clip_value=training.clip_value,
         clip_norm=training.clip_norm,
-        proximal=proximal,
+        proximal=terms.proximal,
+        offset=terms.offset,
         batch_statistics=not alone,
     )
 

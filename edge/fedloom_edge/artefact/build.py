@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.artefact.aware import aware
 from fedloom_edge.artefact.check import FEATURES
-from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, TRAIN, Kind, step_file
+from fedloom_edge.artefact.manifest import EVALUATE, INFER, INT8, LAST, REST, TRAIN, Kind, step_file
 from fedloom_edge.artefact.rounding import Rounded, round_into
 from fedloom_edge.autodiff.evaluation import build_evaluation
 from fedloom_edge.autodiff.forward import Forward, read_forward
@@ -52,6 +52,7 @@ def build_graphs(
     batch: int,
     *,
     parts: bool = False,
+    held: Sequence[frozenset[str]] = (),
 ) -> Graphs:
     """Graphs of a model with its arrays in it.
 
@@ -65,6 +66,7 @@ def build_graphs(
         batch: the usual batch size.
         parts: whether there are also steps for the last half of what is trained, the last quarter, ...,
             the last layer, for devices that cannot do with all of it.
+        held: arrays that stay as they are in a step for the rest, each.
 
     Raises:
         InputError: the model or `trainable` does not fit.
@@ -88,6 +90,11 @@ def build_graphs(
     for part, some in made.items():
         smaller = build_train_step(tail, settings, trainable=some, batch=batch, fixed=False)
         files[step_file(part)] = smaller.SerializeToString()
+    for index, kept in enumerate(held, start=1):
+        if rest := tuple(name for name in signature.parameters if name not in kept):
+            part, made[part] = f"{REST}{index}", rest
+            other = build_train_step(tail, settings, trainable=rest, batch=batch, fixed=False, awake=True)
+            files[step_file(part)] = other.SerializeToString()
     return Graphs(files, kind, signature.parameters, taken, parts=made)
 
 
@@ -97,7 +104,7 @@ def _parts(model: onnx.ModelProto, trained: Sequence[str], batch: int) -> dict[s
     owned = [own for names in by_layer if (own := [name for name in names if name in trained])]
     found, count = dict[str, tuple[str, ...]](), len(owned) // 2
     while count:
-        found[f"last:{count}"] = tuple(dict.fromkeys(name for own in owned[-count:] for name in own))
+        found[f"{LAST}{count}"] = tuple(dict.fromkeys(name for own in owned[-count:] for name in own))
         count //= 2
     return found
 

@@ -21,7 +21,9 @@ INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS = (
 )
 FILES = (INFER, INT8, TRAIN, EVALUATE, EXPLAIN, ARRAYS)
 _OPTIONAL = {INT8, EXPLAIN}
-_PART = re.compile(r"train\.last([1-9][0-9]{0,2})\.onnx")
+LAST, REST = "last:", "rest:"
+"""What names of parts begin with, see `Manifest.parts`."""
+_PART = re.compile(r"train\.(last|rest)[1-9][0-9]{0,2}\.onnx")
 Kind = Literal["head", "full", "quantised"]
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MOST_AXES, _LARGEST_AXIS = 8, 1 << 24
@@ -60,7 +62,8 @@ class Manifest:
             `quantised` takes inputs and trains with the rounding of infer.int8.onnx.
         trainable: what was chosen to be trained, in words.
         parameters: names of the trained arrays, all of them in arrays.safetensors.
-        parts: what a device may train that cannot train all of them, the largest first: `last:N` -> names.
+        parts: what is trained where not all of them are: `last:N` -> names, the largest first, for devices
+            that cannot train more; `rest:K` -> names, what a strategy trains while it holds the others.
             Each has a step of its own, `step_file`.
         tied: second names of shared arrays -> the name that the graphs use.
         training: settings of training by default.
@@ -91,6 +94,11 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     files: Mapping[str, FileEntry] = field(default_factory=dict[str, FileEntry])
+
+    @property
+    def smaller(self) -> dict[str, tuple[str, ...]]:
+        """The parts for devices that cannot train everything."""
+        return {part: names for part, names in self.parts.items() if part.startswith(LAST)}
 
     def to_json(self) -> str:
         """For the file."""

@@ -24,10 +24,13 @@ def write_forward(
     settings: StepSettings,
     g: Tape,
     given: frozenset[str] = frozenset(),
+    *,
+    awake: bool = False,
 ) -> dict[str, str]:
     """Write the forward pass, and note in `g` what a gradient is needed of; nodes go to `g.forward`.
 
-    Arrays that are neither trainable nor `given` from outside are constants.
+    Arrays that are neither trainable nor `given` from outside are constants. What stands before all
+    trainable ones stays as in evaluation unless `awake`.
 
     Returns:
         New value's name for each running statistic that the step updates.
@@ -46,8 +49,9 @@ def write_forward(
         if active:
             straight = node.op == "QuantizeLinear"  # see autodiff.quantisation
             g.active.update(n for n in node.outputs if n and (straight or g.values[n].is_float))
-        match node.op if active else "Dropout" * (node.op == "Dropout"):
-            case "Dropout" if active:
+        trains = active or (awake and node.op in ("Dropout", "BatchNormalization"))
+        match node.op if trains else "Dropout" * (node.op == "Dropout"):
+            case "Dropout" if trains:
                 drops += 1
                 written = lower_dropout(node, drops, SEED, STEP, g)
             case "Dropout":

@@ -30,6 +30,7 @@ from fedloom_edge.step_settings import (
     StepSettings,
     StepSignature,
     new,
+    offset,
     start,
 )
 
@@ -44,24 +45,25 @@ def build_train_step(
     batch: int = _TYPICAL_BATCH,
     watched: bool = False,
     fixed: bool = True,
+    awake: bool = False,
 ) -> onnx.ModelProto:
     """The train step of a model as one graph of standard operators, which stock runtimes run.
 
     Inputs: the model's own (the first axis is the batch); `y`, the targets: int64 (B,) for cross_entropy,
     else float32 (n,), the outputs' n elements in a row; `lr` float32 (); `step` int64 (), from
     1; `seed` int64 (), for dropout; each trained array, running statistic and optimiser state under its
-    name (`velocity/0.weight`); with `settings.proximal` also `mu` float32 () and `start/NAME`. What the
-    graph does not need is no input of it.
+    name (`velocity/0.weight`); with `settings.proximal` also `mu` float32 () and `start/NAME`, with
+    `settings.offset` also `offset/NAME`. What the graph does not need is no input of it.
 
     Outputs: `loss` () before the step and without the proximal term; `gradient_norm` () over all trained
-    arrays, with the proximal term, before clipping; `new/NAME` for each array, statistic and state; if
+    arrays, with these terms, before clipping; `new/NAME` for each array, statistic and state; if
     `watched` also `gradient_norms` (P,), of each trained array by itself.
 
     Everything else in the model is a constant of the graph, or an input if not `fixed`. A batch
     normalisation behind a trained array uses the batch's moments and updates its statistics (see
     `StepSettings.batch_statistics`), and every Dropout there is active, whatever mode the model was exported
-    in; before all trained arrays both stay as in evaluation, so that features can be computed once.
-    `StepSignature` is in the metadata.
+    in; before all trained arrays both stay as in evaluation, so that features can be computed once, unless
+    `awake`. `StepSignature` is in the metadata.
 
     Args:
         model: an inference or training graph from any exporter; it stays as it is.
@@ -70,6 +72,7 @@ def build_train_step(
         batch: the usual batch size; forms are chosen for it, and other sizes work.
         watched: whether the graph tells the gradient's norm array by array.
         fixed: whether arrays that are not trained stay as they are in the model for good.
+        awake: whether batch normalisations and Dropouts before all trained arrays do as those behind.
 
     Raises:
         InputError: the model cannot be run or differentiated, or `trainable` does not fit it.
@@ -79,7 +82,7 @@ def build_train_step(
     names = select(forward, trainable)
     g = Tape()
     arrays = () if fixed else (*parameters(forward), *forward.statistics)
-    new_statistics = write_forward(forward, names, settings, g, frozenset(arrays))
+    new_statistics = write_forward(forward, names, settings, g, frozenset(arrays), awake=awake)
     check_output(settings.loss, forward.output, g)
     _declare_targets(forward, settings, g)
     loss, slope = LOSSES[settings.loss](forward.output, TARGET, g)
@@ -119,12 +122,14 @@ def _declare_targets(forward: Forward, settings: StepSettings, g: Tape) -> None:
 def _update(
     gradients: dict[str, str], settings: StepSettings, g: Tape, outputs: dict[str, str], *, watched: bool
 ) -> tuple[str, ...]:
-    """Write the proximal term, the norms, clipping and updates; returns the states' names."""
+    """Write the proximal term, the offsets, the norms, clipping and updates; returns the states' names."""
     if settings.proximal:
         for name, gradient in gradients.items():
             wide = g.op("Reshape", MU, g.ints(*[1] * g.values[name].rank))  # see Update._scalar
             pull = g.op("Mul", g.op("Sub", name, start(name)), wide)
             gradients[name] = g.op("Add", gradient, pull)
+    if settings.offset:
+        gradients |= {name: g.op("Add", gradient, offset(name)) for name, gradient in gradients.items()}
     if watched:
         squares = [g.op("Reshape", square, g.ints(1)) for square in _squares(gradients, g)]
         each = g.op("Concat", *squares, axis=0)
@@ -176,6 +181,8 @@ def _model(
         inputs[taken.index(TARGET)] = helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, ["targets"])
     if signature.settings.proximal:
         inputs += [value_info(start(name), g.values[name]) for name in signature.parameters]
+    if signature.settings.offset:
+        inputs += [value_info(offset(name), g.values[name]) for name in signature.parameters]
     for name, kind in ((LR, TensorProto.FLOAT), (STEP, TensorProto.INT64), (SEED, TensorProto.INT64)):
         if name in read:
             inputs.append(helper.make_tensor_value_info(name, kind, []))

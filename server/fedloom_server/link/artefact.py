@@ -6,13 +6,14 @@ from pathlib import Path
 
 from flwr.serverapp.strategy import Strategy
 
-from fedloom_client.algorithms.registry import name_of
+from fedloom_client.algorithms.base import Algorithm
 from fedloom_client.onnx_trainer.graphs import tied_names
 from fedloom_client.onnx_trainer.trainer import step_settings
 from fedloom_client.samples import Data
 from fedloom_client.seeds import derive_seed
 from fedloom_client.torch_trainer import TorchTrainer
-from fedloom_edge.arrays import arrays_sha256
+from fedloom_client.trainer import Terms
+from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, write_artefact
 from fedloom_edge.errors import FedloomError, InputError
@@ -28,7 +29,7 @@ def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple
 
     Args:
         plan: of the run.
-        strategy: whether it has FedProx's term is fixed in the train step.
+        strategy: which terms it adds to a gradient is fixed in the train step.
         data: the coordinator's own, which says what the model's inputs look like.
         out: the run's folder.
 
@@ -38,25 +39,23 @@ def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple
     path = out / f"artefact{SUFFIX}"
     if path.exists():
         return path, ""
-    if why := needs_torch(strategy):
-        return None, why
-    inner = getattr(strategy, "strategy", strategy)
     try:
-        _write(plan, getattr(inner, "proximal_mu", 0) > 0, data, path)
+        _write(plan, strategy, data, path)
     except FedloomError as error:
         return None, str(error)
     return path, ""
 
 
-def needs_torch(strategy: Strategy) -> str:
-    """Why the clients of a strategy cannot train without torch; empty if they can."""
+def _terms(strategy: Strategy, arrays: Arrays, statistics: frozenset[str]) -> Terms:
+    """What clients of a strategy train with beside the gradient of their loss."""
     inner = getattr(strategy, "strategy", strategy)
-    if hasattr(inner, "algorithm"):  # most change the gradient, which is fixed in a step graph
-        return f"clients of strategy {name_of(inner.algorithm)} train with torch"
-    return ""
+    algorithm: Algorithm | None = getattr(inner, "algorithm", None)
+    if algorithm is not None:
+        return algorithm.terms(arrays, statistics)
+    return Terms(proximal=getattr(inner, "proximal_mu", 0) > 0)
 
 
-def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
+def _write(plan: Plan, strategy: Strategy, data: Data, path: Path) -> None:
     from fedloom_edge.artefact.build import build_graphs, embed
     from fedloom_edge.export import training_graph
 
@@ -70,8 +69,11 @@ def _write(plan: Plan, proximal: bool, data: Data, path: Path) -> None:
     model = training_graph(module, x[:1])
     embed(model, arrays)
     alone = training.batch_size == 1
-    settings = step_settings(task.loss, training, proximal=proximal, alone=alone)
-    graphs = build_graphs(model, settings, "all", training.batch_size, parts=plan.orders.plan)
+    terms = _terms(strategy, arrays, trainer.statistics)
+    settings = step_settings(task.loss, training, terms, alone=alone)
+    graphs = build_graphs(
+        model, settings, "all", training.batch_size, parts=plan.orders.plan, held=terms.frozen
+    )
     expected = trainer.outputs(arrays, x)
     parity(graphs.files[INFER], x, expected)
     manifest = Manifest(

@@ -34,7 +34,6 @@ from fedloom_server.energy import of_machine
 from fedloom_server.federation import Federation
 from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
-from fedloom_server.link.artefact import needs_torch
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.opening import linked
 from fedloom_server.link.options import SECTIONS, check_link
@@ -116,8 +115,6 @@ class Serving:
         _check_privacy(plan, strategy, options)
         secure = secure_settings(options, settings, strategy, plan.clients)
         plan = replace(plan, secure=secure)
-        if options.local and options.trainer == "onnx" and (why := needs_torch(strategy)):
-            raise InputError(f"--trainer onnx: {why}; use --trainer torch")
         return cls(
             options=options,
             plan=plan,

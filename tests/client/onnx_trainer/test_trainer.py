@@ -121,6 +121,42 @@ def test_every_loss_with_and_without_the_proximal_term(loss, mu):
     assert ours_after.loss == pytest.approx(theirs_after.loss, rel=1e-5)
 
 
+def noise(start, seed):
+    draw = np.random.default_rng(seed)
+    return {name: draw.normal(size=a.shape).astype(np.float32) / 10 for name, a in start.items()}
+
+
+def normed():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+HEAD = frozenset(["3.weight", "3.bias"])
+BODY = frozenset(["0.weight", "0.bias", "1.weight", "1.bias"])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda start: {"offset": noise(start, 1)},  # SCAFFOLD's
+        lambda start: {"offset": noise(start, 1), "proximal_mu": 0.3},  # FedDyn's
+        lambda start: {"anchor": noise(start, 2), "proximal_mu": 0.3},  # Ditto's
+        lambda start: {"frozen": HEAD},  # FedRep's
+        lambda start: {"frozen": BODY | {"1.running_mean", "1.running_var"}},
+    ],
+    ids=["offset", "offset and pull", "anchor", "head frozen", "body frozen"],
+)
+@pytest.mark.parametrize(
+    "settings", [{}, {"clip_norm": 0.1}, {"optimizer": "nesterov", "weight_decay": 0.1}], ids=str
+)
+def test_what_an_algorithm_asks_of_a_client_as_in_torch(asked, settings):
+    theirs, ours = pair(small(normed))
+    training = Training(**{"optimizer": "momentum", "lr": 0.02, "batch_size": 8, "epochs": 3} | settings)
+    for seed in (0, 1):  # the second time with the graph of the first
+        start = theirs.initial_arrays(seed)
+        assignment = Assignment(training=training, seed=3, **asked(start))
+        agree(*(trainer.fit(start, shard(), assignment) for trainer in (ours, theirs)))
+
+
 def test_early_stopping_and_bounded_steps_as_in_torch():
     theirs, ours = pair(small())
     start = theirs.initial_arrays(0)
@@ -130,8 +166,7 @@ def test_early_stopping_and_bounded_steps_as_in_torch():
 
 
 def test_a_single_example_keeps_the_running_statistics():
-    task = small(lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
-    theirs, ours = pair(task)
+    theirs, ours = pair(small(normed))
     start = theirs.initial_arrays(0)
     own = shard(1)
     agree(*(t.fit(start, own, Assignment(training=Training(lr=0.1), seed=3)) for t in (ours, theirs)))
