@@ -97,7 +97,10 @@ class StepSignature:
 
     def to_json(self) -> str:
         """For the metadata of a graph."""
-        return json.dumps(asdict(self))
+        content = asdict(self)
+        if not self.settings.offset:  # of which versions before did not know
+            del content["settings"]["offset"]
+        return json.dumps(content)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "StepSignature":

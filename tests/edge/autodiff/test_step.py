@@ -1,11 +1,15 @@
 """Whole train steps: what is trained, models from several origins, and input that must be refused."""
 
 import copy
+import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -16,6 +20,7 @@ from fedloom_edge.errors import InputError, RunError, TrainingError
 from fedloom_edge.export import training_graph
 from fedloom_edge.quantise import quantise
 from fedloom_edge.sessions import Evaluator
+from fedloom_edge.step_settings import METADATA, StepSignature
 from fedloom_edge.train_step import TrainStep
 
 CLASSES = 10
@@ -314,6 +319,23 @@ def rounded():
 def test_a_model_that_cannot_be_trained_is_refused_by_name(model, build, says):
     with pytest.raises(InputError, match=says):
         build_train_step(model(), StepSettings(), **build)
+
+
+def test_only_a_graph_with_offsets_says_that_it_has_them():
+    """Agents from before there were offsets refuse what they do not know, and nothing else."""
+    for offset in (False, True):
+        model = build_train_step(model_of(network()), StepSettings(offset=offset))
+        metadata = {p.key: p.value for p in model.metadata_props}
+        assert ("offset" in json.loads(metadata[METADATA])["settings"]) == offset
+        assert StepSignature.from_metadata(metadata).settings.offset == offset
+
+
+@given(st.booleans(), st.booleans(), st.booleans(), st.booleans())
+def test_a_graph_serves_settings_whose_terms_it_has(pull, offset, wants_pull, wants_offset):
+    graph = StepSettings(proximal=pull, offset=offset)
+    wanted = StepSettings(proximal=wants_pull, offset=wants_offset)
+    assert graph.serve(wanted) == (pull >= wants_pull and offset >= wants_offset)
+    assert not graph.serve(replace(wanted, optimizer="sgd"))
 
 
 def test_what_does_not_fit_a_step_leaves_its_arrays():

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Shard, Standardize, Task, Training
+from fedloom_client.algorithms.registry import ALGORITHMS
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
+from fedloom_client.node import Node
+from fedloom_client.orders import Given, Orders, evaluate, train
 from fedloom_client.seeds import derive_seed
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment
@@ -107,11 +111,43 @@ def test_frozen_layers_that_a_strategy_changed_are_not_trained_behind(tmp_path):
         ours.evaluate(arrays, SAMPLES)
 
 
-def test_an_algorithm_that_changes_local_training_is_left_to_torch(tmp_path):
-    strategy = make_strategy("scaffold", {}, clients=2, lr=0.1, optimizer="sgd")
-    path, why = run_artefact(plan_of(task_of(plain)), strategy, DATA, tmp_path)
-    assert path is None
-    assert why == "clients of strategy scaffold train with torch"
+def rounds_of(algorithm, trainer, arrays, training):
+    """Two rounds of one client: what it sent in each, what it kept, and how its own model measures."""
+    shard = Shard(SAMPLES, ArraySamples(X[:20], Y[:20]))
+    node = Node(replace(task_of(plain), preprocess=None), shard, trainer)
+    orders, broadcast = Orders(algorithm=algorithm), algorithm.broadcast(algorithm.init(arrays))
+    found, memory = [], {}
+    for seed in (1, 2):
+        given = Given(arrays=arrays, broadcast=broadcast, constants={}, memory=memory)
+        update, memory = train(node, given, Assignment(training=training, seed=seed), orders)
+        found.append(arrays := update.arrays)
+        broadcast = {name: array + np.float32(0.01) for name, array in broadcast.items()}
+    return [*found, memory, evaluate(node, replace(given, memory=memory), orders)]
+
+
+# FedBN needs batch norm, FedRep two layers that are trained, and IFCA draws models anew, array by array.
+ELSEWHERE = {frozen: {"fedbn", "fedrep", "ifca"}, Tied: {"fedbn", "fedrep", "ifca"}, plain: set()}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(m, n) for m, without in ELSEWHERE.items() for n in ALGORITHMS if n not in without]
+)
+def test_every_algorithm_comes_to_what_it_comes_to_with_torch(tmp_path, name, model):
+    task = task_of(model, optimizer="momentum")
+    strategy = make_strategy(name, {}, clients=2, lr=0.05, optimizer="momentum")
+    path, why = run_artefact(plan_of(task), strategy, DATA, tmp_path)
+    assert path is not None, why
+    ours, theirs = ArtefactTrainer(task, tmp_path), TorchTrainer(task)
+    ours.equip(path)
+    arrays = theirs.initial_arrays(derive_seed(3, "initial"))
+    got, expected = (rounds_of(strategy.algorithm, t, arrays, task.training) for t in (ours, theirs))
+    assert len(got) == len(expected)
+    for mine, other in zip(got[:-1], expected[:-1], strict=True):
+        assert mine.keys() == other.keys()
+        for key, array in other.items():
+            np.testing.assert_allclose(mine[key], array, rtol=5e-3, atol=5e-5, err_msg=key)
+    assert got[-1].metrics == pytest.approx(expected[-1].metrics)
+    assert got[-1].loss == pytest.approx(expected[-1].loss, rel=1e-3)
 
 
 def test_it_is_made_once_a_run(tmp_path):

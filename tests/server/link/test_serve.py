@@ -45,6 +45,8 @@ training = Training(lr=0.1, batch_size=8)
 task = Task(name="slow", model=Slow, data=load, preprocess=Standardize(), training=training)
 """
 
+TWO_LAYERS = "self.layer = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))"
+
 
 def result(folder):
     return json.loads((folder / "result.json").read_text())
@@ -250,6 +252,23 @@ def test_devices_that_keep_something_come_to_a_simulations_result(task, tmp_path
     got = result(tmp_path / "served")
     assert got["arrays_sha256"] == simulated["arrays_sha256"]
     assert got["final"]["federated_accuracy"] == simulated["final"]["federated_accuracy"]
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "fedrep"])
+def test_devices_without_torch_run_an_algorithms_clients(tmp_path, strategy):
+    path = tmp_path / "two.py"
+    path.write_text(TASK.replace("self.layer = nn.Linear(4, 3)", TWO_LAYERS))
+    task = str(path)
+    options = ("--rounds", "3", "--strategy", strategy)
+    simulated = simulate(task, tmp_path / "simulated", "--clients", "2", *options)
+    served = Served(tmp_path / "served", task, "--local", "2", *options)
+    assert served.process.wait(120) == 0, served.log()
+    with RunStore.open(served.folder) as store:
+        trainers = [row["trainer"] for row in store.execute("SELECT trainer FROM device")]
+    assert trainers == ["onnx", "onnx"]
+    got = result(served.folder)
+    for figure in ("loss", "federated_loss"):
+        assert got["final"][figure] == pytest.approx(simulated["final"][figure], rel=1e-3)
 
 
 @pytest.mark.parametrize(
