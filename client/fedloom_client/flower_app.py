@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
@@ -20,11 +20,10 @@ from fedloom_client.flower_messages import (
 )
 from fedloom_client.node import Node
 from fedloom_client.orders import ALGORITHM, Given, Orders, evaluate, train
-from fedloom_client.records import from_record, to_record
+from fedloom_client.records import arrays_in, to_record, values_in
 from fedloom_client.secure.flower import ACTION, secure_step
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Trainer
-from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
 
 MEMORY = "memory"
@@ -109,7 +108,7 @@ def _secure(member: _Member, message: Message, context: Context) -> RecordDict:
 
 def _train(member: _Member, message: Message, context: Context, *, secret: bool) -> RecordDict:
     began = time.perf_counter()
-    orders = Orders.from_config(message.content.config_records["config"])
+    orders = Orders.from_config(values_in(message.content, "config"))
     assignment = replace(read_assignment(message, member.partition), secret=secret)
     update, memory = train(member.node, _given(message, context), assignment, orders)
     if memory:
@@ -120,24 +119,16 @@ def _train(member: _Member, message: Message, context: Context, *, secret: bool)
 
 def _evaluate(member: _Member, message: Message, context: Context) -> RecordDict:
     began = time.perf_counter()
-    orders = Orders.from_config(message.content.config_records.get("config", ConfigRecord()))
+    orders = Orders.from_config(values_in(message.content, "config"))
     result = evaluate(member.node, _given(message, context), orders)
     return reply_content(message, evaluation_metrics(result, time.perf_counter() - began))
 
 
-def _arrays(message: Message) -> Arrays:
-    return from_record(message.content.array_records["arrays"])
-
-
 def _given(message: Message, context: Context) -> Given:
-    records = message.content.array_records
+    content = message.content
     return Given(
-        arrays=_arrays(message),
-        broadcast=_optional(records.get(ALGORITHM)),
+        arrays=arrays_in(content, "arrays"),
+        broadcast=arrays_in(content, ALGORITHM),
         constants=read_constants(message),
-        memory=_optional(context.state.array_records.get(MEMORY)),
+        memory=arrays_in(context.state, MEMORY),
     )
-
-
-def _optional(record: ArrayRecord | None) -> Arrays:
-    return {} if record is None else from_record(record)

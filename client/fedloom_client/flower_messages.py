@@ -5,7 +5,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedloom_client.records import from_record, to_record
+from fedloom_client.records import arrays_in, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_client.training import Training
@@ -35,8 +35,7 @@ def read_seed(message: Message, partition: int) -> int:
 
 def read_constants(message: Message) -> Arrays:
     """The preprocessing constants that came with a message; empty for none."""
-    record = message.content.array_records.get("preprocess")
-    return {} if record is None else from_record(record)
+    return arrays_in(message.content, "preprocess")
 
 
 def update_metrics(update: Update, seconds: float) -> dict[str, Any]:

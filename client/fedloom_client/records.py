@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedloom_edge.arrays import Arrays
@@ -87,6 +87,19 @@ def select(record: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
 def from_record(record: ArrayRecord) -> Arrays:
     """A Flower record as arrays, names and order kept; read-only where the record holds them itself."""
     return {name: to_numpy(array) for name, array in record.items()}
+
+
+def arrays_in(content: RecordDict, name: str) -> Arrays:
+    """The arrays of one record of a message or a state; empty where there is no such record."""
+    # Not content.array_records, which makes a new record of records each time.
+    record = content.get(name)
+    return from_record(record) if isinstance(record, ArrayRecord) else {}
+
+
+def values_in(content: RecordDict, name: str) -> Any:
+    """The values of one record of settings or figures, which may be changed; empty where there is none."""
+    record = content.get(name)
+    return record if isinstance(record, ConfigRecord | MetricRecord) else {}
 
 
 def to_numpy(array: Array) -> NDArray[Any]:

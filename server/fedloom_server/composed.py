@@ -1,7 +1,6 @@
 """Our own algorithms as a Flower strategy: one class for all of them, around `init` and `apply`."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -10,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedloom_client.algorithms.base import Algorithm, Collected, Reply, named, part
 from fedloom_client.orders import ALGORITHM, Orders
-from fedloom_client.records import from_record, to_record
+from fedloom_client.records import arrays_in, from_record, to_record, values_in
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_server.guard import GROWTH
@@ -93,8 +92,9 @@ class Composed(FedAvg):
 
     def fault(self, reply: Message, declared: int) -> str:
         """Why an update that the guard has accepted is no possible one of this algorithm."""
-        figures: Any = reply.content.metric_records["metrics"]
-        return self.algorithm.fault(dict(figures), self._training.most_steps(GROWTH * declared))
+        return self.algorithm.fault(
+            dict(values_in(reply.content, "metrics")), self._training.most_steps(GROWTH * declared)
+        )
 
     def state(self) -> Arrays:
         """The server half's state."""
@@ -117,7 +117,7 @@ class Composed(FedAvg):
         return asked
 
     def _reply(self, message: Message) -> Reply:
-        figures: Any = dict(message.content.metric_records["metrics"])
+        figures = dict(values_in(message.content, "metrics"))
         alone = self.algorithm.uniform and not self.algorithm.streams
         weight = 1 if alone else int(figures["num-examples"])
-        return Reply(from_record(message.content.array_records["arrays"]), weight, figures)
+        return Reply(arrays_in(message.content, "arrays"), weight, figures)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
 from fedloom_client.orders import Orders
 from fedloom_client.records import from_record, to_record
@@ -28,12 +28,12 @@ class Decoder:
     def decode(self, reply: Message) -> str:
         """Put the arrays that a reply stands for into it; gives the reason why that cannot be done."""
         codec = self.orders.compress
-        if not codec or "arrays" not in reply.content.array_records:
+        if not codec or not isinstance(record := reply.content.get("arrays"), ArrayRecord):
             return ""
-        if codec == AUTO and next(iter(reply.content.array_records["arrays"]), "") in self.origin:
+        if codec == AUTO and next(iter(record), "") in self.origin:
             return ""  # as it is; without reading it
         try:
-            encoded = from_record(reply.content.array_records["arrays"])
+            encoded = from_record(record)
             if codec == AUTO:
                 codec, encoded = read_signed(encoded)
             compression = Compression(parse_codec(codec), self.statistics)

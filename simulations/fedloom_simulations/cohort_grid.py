@@ -18,7 +18,7 @@ from fedloom_client.flower_messages import (
     update_metrics,
 )
 from fedloom_client.orders import asks_to_train_only
-from fedloom_client.records import from_record
+from fedloom_client.records import arrays_in, values_in
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_edge.arrays import Arrays
@@ -134,14 +134,14 @@ class CohortGrid(InlineGrid):
         key = (message.metadata.message_type, *map(id, records))
         if key in known:
             return key, known[key]
-        arrays, constants = from_record(content.array_records["arrays"]), read_constants(message)
+        arrays, constants = arrays_in(content, "arrays"), read_constants(message)
         if message.metadata.message_type == MessageType.EVALUATE:
             return key, Phase(arrays, constants, backend=self._chosen)
         assignment = read_assignment(message, 0)
         return key, Phase(arrays, constants, assignment.training, assignment.proximal_mu)
 
     def _is_whole(self, message: Message) -> bool:
-        return self._apart or not asks_to_train_only(message.content.config_records.get("config", {}))
+        return self._apart or not asks_to_train_only(values_in(message.content, "config"))
 
     def _run_whole(self, members: dict[int, Message], asked: Set[int]) -> Iterator[Message]:
         """Replies of those `members` who are asked, each with all that is around its training."""

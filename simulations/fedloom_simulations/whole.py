@@ -12,6 +12,7 @@ from flwr.clientapp.typing import Mod
 from torch import Tensor
 
 from fedloom_client.flower_app import make_client_app
+from fedloom_client.records import values_in
 from fedloom_client.samples import Indices, Samples, Shard, View
 from fedloom_client.shards import ShardRecipe
 from fedloom_client.trainer import Assignment, Evaluation, Update
@@ -68,8 +69,8 @@ class WholeClients:
         answers = self._trainer.lockstep.run(calls) if job.backend == "vmap" else [call() for call in calls]
         seconds = (time.perf_counter() - began) / len(job.asked)
         for answer in answers:  # of which each has noted all that went by while it waited
-            if not answer.reply.has_error() and "metrics" in answer.reply.content:
-                answer.reply.content.metric_records["metrics"]["seconds"] = seconds
+            if not answer.reply.has_error() and (told := values_in(answer.reply.content, "metrics")):
+                told["seconds"] = seconds
         return answers
 
     def _answer(self, asked: Asked) -> Answered:

@@ -1,6 +1,6 @@
 """Calls that take turns: what they ask at the same time is answered together."""
 
-import threading
+import gc
 
 import pytest
 from hypothesis import given
@@ -54,18 +54,20 @@ def test_an_exception_reaches_the_call_that_asked_and_no_other():
     assert lockstep.run([lambda k=k: call(k) for k in range(4)]) == [0, "odd", 2, "odd"]
 
 
-def test_what_a_call_raises_is_raised_when_all_are_done():
-    before = threading.active_count()
-    lockstep, done = Lockstep(lambda asked: asked), []
+def test_what_a_call_raises_is_raised_and_leaves_nothing_behind():
+    lockstep, ended = Lockstep(lambda asked: asked), []
 
-    def well():
-        lockstep.ask(None)
-        done.append(True)
+    def waiting():
+        try:
+            lockstep.ask(None)
+        finally:
+            ended.append(True)
 
     with pytest.raises(ZeroDivisionError):
-        lockstep.run([lambda: 1 / 0, well])
-    assert done == [True]
-    assert threading.active_count() == before
+        lockstep.run([waiting, lambda: 1 / 0])
+    gc.collect()
+    assert ended == [True]
+    assert lockstep.ask(1) == 1
 
 
 def test_outside_of_a_call_a_question_is_answered_at_once():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from fedloom_client.algorithms.apfl import APFL
@@ -43,8 +44,7 @@ def make_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
     kind = ALGORITHMS[name]
-    kinds = get_type_hints(kind)
-    known = {field.name: kinds[field.name] for field in fields(kind)}
+    known = _options(name)
     for key, value in options.items():
         if key not in known:
             raise unknown(f"option of {name}", key, known)
@@ -52,3 +52,10 @@ def make_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
         if not isinstance(value, known[key]) and not (isinstance(value, int) and known[key] is not str):
             raise InputError(f"option {key} of {name} is {value!r}, of the wrong kind")
     return kind(**{key: known[key](value) for key, value in options.items()})
+
+
+@cache
+def _options(name: str) -> dict[str, type]:
+    kind = ALGORITHMS[name]
+    kinds = get_type_hints(kind)
+    return {field.name: kinds[field.name] for field in fields(kind)}
