@@ -176,6 +176,9 @@ class Cohort:
         self, rows: Rows, pupils: Sequence[Pupil], starts: Sequence[Arrays], out: Arrays
     ) -> Outcome | None:
         """`fit_stacked`; None where these cannot be stacked, which is noted."""
+        if pupils[0].assignment.training.patience:
+            self.trouble("clients train one after the other because training.patience is set")
+            return None
         try:
             with reproducible(0):
                 return fit_stacked(self.trainer.shared(starts[0]), self.task.loss, rows, pupils, starts, out)
@@ -185,11 +188,8 @@ class Cohort:
 
     def _train_stacked(self, phase: Phase, job: Job, out: Arrays) -> "list[Row | None]":
         """Rows of the clients that were trained together; None for those that are to be trained alone."""
-        assert phase.training is not None
         outcome = None
-        if phase.training.patience and phase.backend == "vmap":
-            self.trouble("clients train one after the other because training.patience is set")
-        elif phase.backend == "vmap":
+        if phase.backend == "vmap":
             pupils = [Pupil(self.parts(client)[0], _assignment(phase, seed)) for client, seed in job]
             outcome = self.fit_together(self._fetch(phase.constants), pupils, [phase.arrays], out)
         if outcome is None:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import Error, Message, MessageType
 from flwr.clientapp.typing import Mod
@@ -30,6 +30,7 @@ from fedloom_simulations.inline import FIRST_NODE, InlineGrid
 from fedloom_simulations.whole import Asked, WholeClients, WholeJob
 from fedloom_simulations.workers import Answer, Workers, can_fork
 
+Done = TypeVar("Done")
 _WORTH_A_FORK = 0.2  # seconds of a phase, above which more processes pay
 
 
@@ -156,26 +157,19 @@ class CohortGrid(InlineGrid):
         else:
             planned = handed(phase.arrays, clients)
         jobs = [
-            WholeJob(phase.backend, [self._asked(members[client]) for client, _ in job])
+            WholeJob(phase.backend, [Asked(members[k], self._context(FIRST_NODE + k).state) for k, _ in job])
             for job in planned
             if any(client in asked for client, _ in job)
         ]
         workers = self._forked(phase, len(jobs))
-        began, waited = time.perf_counter(), 0.0
-        for answers in map(self._whole.run, jobs) if workers is None else workers.run_whole(jobs):
-            paused = time.perf_counter()
+        done = map(self._whole.run, jobs) if workers is None else workers.run_whole(jobs)
+        for answers in self._watched(done):
             for answer in answers:
                 node = answer.reply.metadata.src_node_id
                 if node - FIRST_NODE in asked:
                     self._context(node).state = answer.state
                     self._ran.add(node)
                     yield answer.reply
-            waited += time.perf_counter() - paused
-        self._slowest = max(self._slowest, time.perf_counter() - began - waited)
-        self._say_troubles()
-
-    def _asked(self, message: Message) -> Asked:
-        return Asked(message, self._context(message.metadata.dst_node_id).state)
 
     @staticmethod
     def _seeded(members: dict[int, Message], phase: Phase) -> Job:
@@ -202,11 +196,15 @@ class CohortGrid(InlineGrid):
         if phase.training is not None:
             phase = self._with_backend(phase, clients)
         jobs = [job for job in self._cohort.plan(phase, clients) if any(client in asked for client, _ in job)]
-        began = time.perf_counter()
-        waited = 0.0
-        for rows, stacks in self._answers(phase, jobs):
-            paused = time.perf_counter()
+        for rows, stacks in self._watched(self._answers(phase, jobs)):
             yield from self._replied(phase, members, asked, rows, stacks)
+
+    def _watched(self, answers: Iterable[Done]) -> Iterator[Done]:
+        """The answers, with a note of how long they took, without what is done with them, and of troubles."""
+        began, waited = time.perf_counter(), 0.0
+        for answer in answers:
+            paused = time.perf_counter()
+            yield answer
             waited += time.perf_counter() - paused
         self._slowest = max(self._slowest, time.perf_counter() - began - waited)
         self._say_troubles()

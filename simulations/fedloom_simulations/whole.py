@@ -191,7 +191,7 @@ class _SharedTrainer:
 def _kind(assignment: Assignment, examples: int) -> object:
     """What trainings that can be stacked have in common."""
     training = assignment.training
-    if training.dp_noise or training.patience or examples == 0:
+    if training.dp_noise or assignment.enough is not None or examples == 0:
         return object()
     return (
         replace(training, steps=0), assignment.proximal_mu, bool(assignment.anchor), bool(assignment.offset),
