@@ -48,11 +48,18 @@ def run_artefact(plan: Plan, strategy: Strategy, data: Data, out: Path) -> tuple
 
 def _terms(strategy: Strategy, arrays: Arrays, statistics: frozenset[str]) -> Terms:
     """What clients of a strategy train with beside the gradient of their loss."""
-    inner = getattr(strategy, "strategy", strategy)
-    algorithm: Algorithm | None = getattr(inner, "algorithm", None)
-    if algorithm is not None:
+    if (algorithm := _algorithm(strategy)) is not None:
         return algorithm.terms(arrays, statistics)
-    return Terms(proximal=getattr(inner, "proximal_mu", 0) > 0)
+    return Terms(proximal=getattr(_inner(strategy), "proximal_mu", 0) > 0)
+
+
+def _algorithm(strategy: Strategy) -> Algorithm | None:
+    return getattr(_inner(strategy), "algorithm", None)
+
+
+def _inner(strategy: Strategy) -> Strategy:
+    inner: Strategy = getattr(strategy, "strategy", strategy)
+    return inner
 
 
 def _write(plan: Plan, strategy: Strategy, data: Data, path: Path) -> None:
@@ -71,9 +78,9 @@ def _write(plan: Plan, strategy: Strategy, data: Data, path: Path) -> None:
     alone = training.batch_size == 1
     terms = _terms(strategy, arrays, trainer.statistics)
     settings = step_settings(task.loss, training, terms, alone=alone)
-    graphs = build_graphs(
-        model, settings, "all", training.batch_size, parts=plan.orders.plan, held=terms.frozen
-    )
+    # What an algorithm keeps of a client is of a training of all arrays.
+    parts = plan.orders.plan and _algorithm(strategy) is None
+    graphs = build_graphs(model, settings, "all", training.batch_size, parts=parts, held=terms.frozen)
     expected = trainer.outputs(arrays, x)
     parity(graphs.files[INFER], x, expected)
     manifest = Manifest(

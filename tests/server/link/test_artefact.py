@@ -19,6 +19,7 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment
 from fedloom_edge.artefact.manifest import INFER, INT8
 from fedloom_edge.artefact.serving import predict
+from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import DataError, TrainingError
 from fedloom_server.link.artefact import run_artefact
 from fedloom_server.plan import Plan
@@ -148,6 +149,17 @@ def test_every_algorithm_comes_to_what_it_comes_to_with_torch(tmp_path, name, mo
             np.testing.assert_allclose(mine[key], array, rtol=5e-3, atol=5e-5, err_msg=key)
     assert got[-1].metrics == pytest.approx(expected[-1].metrics)
     assert got[-1].loss == pytest.approx(expected[-1].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("fedavg", ["last:1"]), ("scaffold", []), ("fedrep", ["rest:1", "rest:2"])]
+)
+def test_parts_are_for_devices_that_train_without_an_algorithm(tmp_path, name, parts):
+    plan = replace(plan_of(task_of(plain)), orders=Orders(plan=True))
+    path, _ = run_artefact(plan, make_strategy(name, {}, clients=2, lr=0.05, optimizer="sgd"), DATA, tmp_path)
+    manifest = Artefact(path).manifest
+    assert list(manifest.parts) == parts
+    assert [*manifest.smaller] == [part for part in parts if part.startswith("last")]
 
 
 def test_it_is_made_once_a_run(tmp_path):
