@@ -32,6 +32,7 @@ DP = ("--set", "strategy.noise_multiplier=0.1", "--set", "strategy.clipping_norm
         ("--strategy", "fedbn", "--backend", "torch"),
         ("--strategy", "dp-client-fixed", *DP, "--backend", "vmap"),
         ("--mode", "async", "--backend", "onnx", "--workers", 2),
+        ("--strategy", "scaffold", "--backend", "onnx"),
     ],
 )
 def test_these_work_together(simulate, task_file, options):
@@ -66,7 +67,6 @@ def test_private_training_works_with_these(simulate, task_file, options):
     [
         (("--compress", "int8", "--attack", "signflip:0.2"), "--attack signflip changes updates"),
         (("--compress", "int8", "--faults", "nan=0.2"), "--faults nan"),
-        (("--strategy", "scaffold", "--backend", "onnx"), "changes the steps of training"),
         (("--strategy", "dp-server-fixed:ditto", *DP), "goes around Flower's strategies only"),
         (("--strategy", "dp-local", *DP, "--mode", "async"), "counts round by round"),
         (("--strategy", "dp-server-fixed", *DP, "--set", "guard.norms=clip"), "not covered by the noise"),

@@ -29,7 +29,7 @@ SIDES = {
     "fedloom": (),
     "ray": ("--engine", "ray"),
 }
-_ROUNDS, _FIRST = 8, 2
+_ROUNDS, _FIRST = 6, 2
 _SGD = ("--set", "training.optimizer=momentum", "--set", "training.lr=0.01")
 
 
