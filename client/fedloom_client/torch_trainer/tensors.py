@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedloom_client.samples import ArraySamples, Indices, Samples
+from fedloom_client.samples import ArraySamples, Indices, Samples, View
 from fedloom_edge.errors import DataError
 
 Pair = tuple[Tensor, Tensor]
@@ -29,6 +29,10 @@ class TensorCache:
 
     def fetch(self, samples: Samples) -> Fetch:
         """A function that gives batches of `samples`."""
+        if isinstance(samples, View) and isinstance(samples.base, ArraySamples):
+            # Of what lies in memory a copy for every client that has a part of it would be a second.
+            whole, places = self.fetch(samples.base), samples.indices
+            return lambda indices: whole(places[indices])
         if (pair := self._pair(samples)) is None:
             return lambda indices: self._convert(samples, indices)
         x, y = pair
