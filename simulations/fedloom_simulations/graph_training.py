@@ -1,10 +1,8 @@
 """Clients one after the other by a train-step graph on onnxruntime: no Python and no autograd in a step."""
 
 import os
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedloom_client.onnx_trainer import OnnxTrainer
 from fedloom_client.onnx_trainer.graphs import TaskGraphs
@@ -15,8 +13,6 @@ from fedloom_client.trainer import Terms
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
-from fedloom_edge.step_settings import StepSettings
-from fedloom_edge.train_step import TrainStep
 
 
 class GraphTraining:
@@ -24,7 +20,7 @@ class GraphTraining:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._made: dict[tuple[int, int], tuple[OnnxTrainer, _Graphs]] = {}
+        self._made: dict[tuple[int, int], tuple[OnnxTrainer, TaskGraphs]] = {}
 
     def trainer(self, batch: int) -> OnnxTrainer:
         """For clients whose batches have `batch` examples, or fewer."""
@@ -42,27 +38,10 @@ class GraphTraining:
             return str(error).splitlines()[0]
         return "dropout in a graph draws other masks" if step.draws else ""
 
-    def _pair(self, batch: int) -> "tuple[OnnxTrainer, _Graphs]":
+    def _pair(self, batch: int) -> "tuple[OnnxTrainer, TaskGraphs]":
         key = (os.getpid(), batch)
         if key not in self._made:
-            graphs = _Graphs(self._task, batch)
+            # One batch size: graphs of every size that a client may have would each take time to build.
+            graphs = TaskGraphs(self._task, branches=False, batch=batch)
             self._made[key] = OnnxTrainer(graphs, self._task.loss, self._task.metrics), graphs
         return self._made[key]
-
-
-class _Graphs(TaskGraphs):
-    """Graphs of one batch size: those of every size that a client may have would each take time to build."""
-
-    def __init__(self, task: Task, batch: int) -> None:
-        super().__init__(task, branches=False)
-        self._batch = batch
-
-    def step(
-        self,
-        settings: StepSettings,
-        arrays: Arrays,
-        x: NDArray[Any],
-        batch: int,
-        frozen: frozenset[str] = frozenset(),
-    ) -> TrainStep:
-        return super().step(settings, arrays, x, self._batch, frozen)

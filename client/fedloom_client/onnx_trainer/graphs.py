@@ -69,10 +69,13 @@ class TaskGraphs:
         task: its model is a torch module.
         trainable: what is trained, as `build_train_step` takes it.
         branches: as in `training_graph`.
+        batch: the size that every step is built for, others work too; 0 for each its own.
     """
 
-    def __init__(self, task: Task, trainable: str | Sequence[str] = "all", *, branches: bool = True) -> None:
-        self._task, self._trainable, self._branches = task, trainable, branches
+    def __init__(
+        self, task: Task, trainable: str | Sequence[str] = "all", *, branches: bool = True, batch: int = 0
+    ) -> None:
+        self._task, self._trainable, self._branches, self._batch = task, trainable, branches, batch
         self._models: dict[tuple[Any, ...], onnx.ModelProto] = {}
         self._steps: dict[tuple[Any, ...], TrainStep] = {}
         self._evaluators: dict[tuple[Any, ...], Evaluator] = {}
@@ -113,6 +116,7 @@ class TaskGraphs:
 
         from fedloom_edge.autodiff import build_train_step
 
+        batch = self._batch or batch
         key = (settings, batch, x.shape[1:], x.dtype.str, frozen)
         step = self._steps.get(key)
         if step is None or not self._same_constants(step, arrays):
