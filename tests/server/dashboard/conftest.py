@@ -273,10 +273,11 @@ def tab(browser):
 
 
 def at_least(page: Page, number: int) -> None:
+    # While the browser goes from one page to another there is a moment without any element.
     page.wait_for_function(
-        "(n) => Number(document.getElementById('main').dataset.round) >= n", arg=number, timeout=120_000
+        "(n) => Number(document.getElementById('main')?.dataset.round) >= n", arg=number, timeout=120_000
     )
 
 
 def shown_round(page: Page) -> int:
-    return int(page.evaluate("() => document.getElementById('main').dataset.round"))
+    return int(page.get_attribute("#main[data-round]", "data-round") or "")
