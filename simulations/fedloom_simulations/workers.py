@@ -47,6 +47,7 @@ class Workers:
     def __init__(self, cohort: Cohort, whole: WholeClients, arrays: Arrays, count: int) -> None:
         if not can_fork():
             raise InputError("--workers needs Linux; use --workers 1 or --engine ray")
+        self._cohort = cohort
         self._down = mmap.mmap(-1, max(_bytes(arrays, 1), 1))
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
@@ -86,6 +87,8 @@ class Workers:
                 connection = next(c for c in busy if c is ready)
                 try:
                     answer = receive(connection)
+                    for text in connection.recv():
+                        self._cohort.trouble(text)
                 except (EOFError, ConnectionError) as error:
                     raise RunError(
                         "a worker process died, probably for want of memory; try --workers 1"
@@ -145,12 +148,14 @@ def _serve(
             if isinstance(message, Phase):
                 arrays = {name: view[0] for name, view in _carved(down, template, 1).items()}
                 phase = replace(message, arrays=arrays)
-            elif isinstance(message, WholeJob):
+                continue
+            if isinstance(message, WholeJob):
                 connection.send(whole.run(message))
             elif phase is not None and phase.training is None:
                 connection.send(cohort.evaluate(phase, message))
             elif phase is not None:
                 _train(cohort, connection, phase, message)
+            connection.send(cohort.troubles)
     except (EOFError, ConnectionError):
         return
 

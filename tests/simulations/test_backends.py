@@ -172,6 +172,15 @@ def test_a_model_that_cannot_be_stacked_trains_one_client_after_the_other_and_sa
         assert "item()" in store.events("backend")[0]["data"]["reason"]
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", "ditto"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_why_clients_are_not_stacked_is_said_once_whoever_trains_them(simulate, workers, strategy):
+    options = ("--backend", "vmap", "--workers", workers, "--strategy", strategy)
+    done = simulate("tabular", "--clients", 6, "--rounds", 2, *options, "--set", "training.patience=2")
+    assert done.code == 0, done.err
+    assert done.err.count("one after the other because training.patience is set") == 1
+
+
 def test_a_model_that_mixes_examples_is_not_stacked_in_padded_batches(simulate, task_file):
     body = (
         "class Mixing(nn.Linear):\n    def forward(self, x):\n        return super().forward(x - x.mean(0))\n"
