@@ -7,8 +7,8 @@ A task file needs nothing but this module:
 
 import fedloom_edge  # noqa: F401  (first: it switches telemetry off)
 from fedloom_client import sources
-from fedloom_client.preprocess import Preprocess, Standardize, Vocabulary
-from fedloom_client.samples import ArraySamples, Data, LazySamples, Samples, Shard
+from fedloom_client.data.preprocess import Preprocess, Standardize, Vocabulary
+from fedloom_client.data.samples import ArraySamples, Data, LazySamples, Samples, Shard
 from fedloom_client.space import Choice, Real, Whole
 from fedloom_client.task import Task
 from fedloom_client.training import Training

@@ -9,9 +9,9 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_app import make_client_app
+from fedloom_client.data.shards import ShardRecipe
+from fedloom_client.flower.app import make_client_app
 from fedloom_client.secure.flower import ACTION, masking
-from fedloom_client.shards import ShardRecipe
 
 SECURE = "secure-aggregation"
 """Key of the run's configuration."""

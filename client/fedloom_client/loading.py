@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fedloom_client.samples import Data
+from fedloom_client.data.samples import Data
 from fedloom_client.task import Task
 from fedloom_edge.errors import DataError, FedloomError, InputError, unknown
 

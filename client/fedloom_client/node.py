@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedloom_client.preprocess import prepare
-from fedloom_client.samples import Shard
+from fedloom_client.data.preprocess import prepare
+from fedloom_client.data.samples import Shard
 from fedloom_client.task import Task
 from fedloom_client.trainer import Assignment, Evaluation, Trainer, Update
 from fedloom_edge.arrays import Arrays, arrays_sha256

@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise, measure on the samples that did not calibrate, write, tell."""
+    from fedloom_client.data.samples import View
     from fedloom_client.finetune.data import read_data
-    from fedloom_client.samples import View
     from fedloom_client.seeds import generator
     from fedloom_edge.artefact.check import check
     from fedloom_edge.artefact.manifest import INFER, INT8

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from numpy.typing import NDArray
 
-from fedloom_client.preprocess import Preprocess
-from fedloom_client.samples import Data
+from fedloom_client.data.preprocess import Preprocess
+from fedloom_client.data.samples import Data
 from fedloom_client.space import Dimension, Space
 from fedloom_client.training import Training
 from fedloom_edge.errors import unknown

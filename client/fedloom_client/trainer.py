@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fedloom_client.samples import Samples, Shard
+from fedloom_client.data.samples import Samples, Shard
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 

@@ -31,7 +31,7 @@ class Command:
 
 COMMANDS = {
     "simulate": Command("fedloom_simulations.simulate", "simulation", "run a federation on this machine"),
-    "resume": Command("fedloom_server.resume", "server", "go on with a run after a crash or a stop"),
+    "resume": Command("fedloom_server.recovery.resume", "server", "go on with a run after a crash or a stop"),
     "serve": Command(
         "fedloom_server.link.serve", "simulation", "coordinate devices that train over the network"
     ),

@@ -162,7 +162,7 @@ def _training_metadata(model: "nn.Module", arrays: set[str]) -> dict[str, str]:
 def standardized(
     model: "nn.Module", mean: NDArray[Any], deviation: NDArray[Any], axis: int | None
 ) -> "nn.Module":
-    """`model` behind the arithmetic of `fedloom_client.preprocess.Standardize`, for raw inputs.
+    """`model` behind the arithmetic of `fedloom_client.data.preprocess.Standardize`, for raw inputs.
 
     Args:
         model: takes standardised float32 inputs.

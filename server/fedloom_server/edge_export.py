@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom_client.data.preprocess import Standardize, Vocabulary, prepare
+from fedloom_client.data.samples import Data, Samples, View
+from fedloom_client.data.wordpieces import WordPieces
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.preprocess import Standardize, Vocabulary, prepare
-from fedloom_client.samples import Data, Samples, View
 from fedloom_client.seeds import generator
 from fedloom_client.task import Task
 from fedloom_client.trainer import Terms
-from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.artefact.manifest import ARRAYS, EXPLAIN, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, Artefact, write_artefact
 from fedloom_edge.errors import InputError
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.run_store import DATABASE, RunStore
 
 _PARITY_SAMPLES, _CALIBRATION_SAMPLES, _TEST_SAMPLES = 256, 256, 2000
 
@@ -131,7 +131,7 @@ def export(source: Source, trainable: str, seed: int, out: Path, *, explain: boo
     from fedloom_edge.artefact.serving import choose, measure
     from fedloom_edge.autodiff.evaluation import build_input_gradient
     from fedloom_edge.export import training_graph
-    from fedloom_server.results import versions
+    from fedloom_server.report.results import versions
 
     task, trainer = source.task, TorchTrainer(source.task)
     x, y = ready_samples(source, source.data.test, _TEST_SAMPLES, seed)

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedloom_edge.energy import ESTIMATED, JOULES, WH, EnergyMeter
-from fedloom_server.rows import ClientRound, Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import ClientRound, Round
+from fedloom_server.store.run_store import RunStore
 
 EVENT = "energy"
 """Kind of a round's event: joules, whether some of them are estimated, and of how many devices."""

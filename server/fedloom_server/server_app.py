@@ -22,13 +22,13 @@ def main(grid: Grid, context: Context) -> None:
     from fedloom_client.torch_trainer import TorchTrainer
     from fedloom_edge.compression import require_fixed
     from fedloom_edge.errors import FedloomError
-    from fedloom_server.federation import Federation
-    from fedloom_server.finish import finish_run
-    from fedloom_server.plan import Plan
-    from fedloom_server.results import versions
+    from fedloom_server.report.finish import finish_run
+    from fedloom_server.report.results import versions
+    from fedloom_server.rounds.federation import Federation
+    from fedloom_server.rounds.plan import Plan
     from fedloom_server.secure.settings import SecureSettings, refuse_unmasked
-    from fedloom_server.store import RunStore
-    from fedloom_server.strategies import make_strategy
+    from fedloom_server.store.run_store import RunStore
+    from fedloom_server.strategies.registry import make_strategy
 
     config: dict[str, Any] = dict(context.run_config)
     task = load_task(str(config["task"]))

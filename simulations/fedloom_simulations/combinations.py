@@ -9,11 +9,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.training import Training
 from fedloom_edge.errors import InputError
-from fedloom_server.composed import Composed
 from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_simulations.attacks import POISONS, TOGETHER, Attack
-from fedloom_simulations.faults import Faults
+from fedloom_server.strategies.composed import Composed
+from fedloom_simulations.adversity.attacks import POISONS, TOGETHER, Attack
+from fedloom_simulations.adversity.faults import Faults
 
 
 def keeps_memory(arguments: argparse.Namespace, strategy: Strategy) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedloom_client.algorithms.registry import ALGORITHMS
 from fedloom_edge.errors import InputError
 from fedloom_server.link import serve
-from fedloom_server.strategies import WRAPPERS
+from fedloom_server.strategies.registry import WRAPPERS
 from fedloom_simulations.options import add_arguments
 
 DOCUMENT = Path("docs/compatibility.md")

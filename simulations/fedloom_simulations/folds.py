@@ -5,10 +5,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from fedloom_client.partition import VirtualShards
-from fedloom_client.samples import View
+from fedloom_client.data.partition import VirtualShards
+from fedloom_client.data.samples import View
+from fedloom_client.data.shards import ShardRecipe, Shards
 from fedloom_client.seeds import generator
-from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_edge.errors import InputError
 
 FOLDS = 4

@@ -13,27 +13,27 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedloom_client.flower_app import make_client_app
+from fedloom_client.flower.app import make_client_app
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.errors import FedloomError, InputError, is_interruption
-from fedloom_server.clocked_grid import ClockedGrid
-from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
 from fedloom_server.energy import of_machine
-from fedloom_server.federation import Federation
-from fedloom_server.finish import finish_run
+from fedloom_server.grids.clocked_grid import ClockedGrid
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.options import run_warnings
-from fedloom_server.process_mark import process_mark
-from fedloom_server.progress import ProgressFacts, RoundTable
-from fedloom_server.results import said_of, versions
-from fedloom_server.rows import Round
-from fedloom_server.store import RunStore
-from fedloom_server.tensorboard import TensorBoardLog
-from fedloom_simulations.attacks import POISONS, AttackedGrid
-from fedloom_simulations.faults import FaultyGrid
+from fedloom_server.report.finish import finish_run
+from fedloom_server.report.progress import ProgressFacts, RoundTable
+from fedloom_server.report.results import said_of, versions
+from fedloom_server.report.tensorboard import TensorBoardLog
+from fedloom_server.rounds.commands import Stopped
+from fedloom_server.rounds.federation import Federation
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.adversity.attacks import POISONS, AttackedGrid
+from fedloom_simulations.adversity.faults import FaultyGrid
 from fedloom_simulations.setup import Setup
 
 _KEPT_MEMORY = (
@@ -197,13 +197,13 @@ def _table(setup: Setup) -> RoundTable:
 
 def _drive(setup: Setup, federation: Federation, store: RunStore) -> None:
     if setup.engine == "ray":
-        from fedloom_simulations.ray_engine import run_on_ray
+        from fedloom_simulations.engine.ray_engine import run_on_ray
 
         app = make_client_app(setup.recipe, setup.mods)
         store.set_facts({"backend": "torch"})
         run_on_ray(app, setup.plan.clients, lambda grid: federation.run(_disturbed(setup, grid)))
         return
-    from fedloom_simulations.cohort_grid import CohortGrid
+    from fedloom_simulations.engine.cohort_grid import CohortGrid
 
     def note(backend: str, reason: str) -> None:
         if backend:

@@ -11,33 +11,33 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.data.shards import ShardRecipe, Shards
 from fedloom_client.loading import absolute_reference, load_task
 from fedloom_client.orders import Orders
 from fedloom_client.secure.flower import masking
-from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.compression import require_fixed
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
-from fedloom_server.checkpoints import Keep
-from fedloom_server.clocked_grid import ClockSettings, Mode
-from fedloom_server.early_stop import EarlyStop
-from fedloom_server.plan import Plan, Watcher
+from fedloom_server.grids.clocked_grid import ClockSettings, Mode
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.options import check_private_training, guard_settings
-from fedloom_server.resume import kept_arguments
+from fedloom_server.recovery.checkpoints import Keep
+from fedloom_server.recovery.resume import kept_arguments
+from fedloom_server.recovery.strategy_state import require_codec
+from fedloom_server.rounds.early_stop import EarlyStop
+from fedloom_server.rounds.plan import Plan, Watcher
 from fedloom_server.secure.settings import SecureSettings, secure_settings
-from fedloom_server.store import DATABASE
-from fedloom_server.strategies import make_strategy
-from fedloom_server.strategy_state import require_codec
-from fedloom_simulations.attacks import POISONS, Attack, attacking_client
+from fedloom_server.store.run_store import DATABASE
+from fedloom_server.strategies.registry import make_strategy
+from fedloom_simulations.adversity.attacks import POISONS, Attack, attacking_client
+from fedloom_simulations.adversity.faults import Faults, faulty_client
+from fedloom_simulations.adversity.poison import PoisonedRecipe
 from fedloom_simulations.combinations import refuse_combinations
-from fedloom_simulations.faults import Faults, faulty_client
 from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.options import SECTIONS
-from fedloom_simulations.poison import PoisonedRecipe
 
 MODS: list[Mod] = []
 """Flower mods around the training of every run of this process; tests wrap clients in theirs."""

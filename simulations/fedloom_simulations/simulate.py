@@ -33,7 +33,7 @@ def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
     from fedloom_simulations.collector import settling
 
     with settling():
-        from fedloom_server.resume import restored_arguments
+        from fedloom_server.recovery.resume import restored_arguments
         from fedloom_simulations.session import run_session
         from fedloom_simulations.setup import prepare_run
 

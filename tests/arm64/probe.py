@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedloom_client.batches import cut
+from fedloom_client.data.batches import cut
 from fedloom_client.seeds import generator
 from fedloom_edge.artefact.check import FEATURES, check, initial_arrays
 from fedloom_edge.artefact.manifest import INFER, INT8, TRAIN

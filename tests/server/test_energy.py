@@ -7,9 +7,9 @@ import pytest
 
 from fedloom_edge.energy import Energy
 from fedloom_server import energy
-from fedloom_server.results import write_result
-from fedloom_server.rows import ClientRound, Round
-from fedloom_server.store import RunStore
+from fedloom_server.report.results import write_result
+from fedloom_server.store.rows import ClientRound, Round
+from fedloom_server.store.run_store import RunStore
 
 FACTS = {"metric": "accuracy", "versions": {}}
 

@@ -1,14 +1,14 @@
 """Short runs of a small task in this process, which can be killed at any reply and gone on with."""
 
-from fedloom_client.flower_app import make_client_app
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.shards import ShardRecipe
+from fedloom_client.flower.app import make_client_app
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import arrays_sha256
-from fedloom_server.federation import Federation
-from fedloom_server.plan import Plan
-from fedloom_server.store import DATABASE, RunStore
-from fedloom_server.strategies import make_strategy
-from fedloom_simulations.inline import InlineGrid
+from fedloom_server.rounds.federation import Federation
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.store.run_store import DATABASE, RunStore
+from fedloom_server.strategies.registry import make_strategy
+from fedloom_simulations.engine.inline import InlineGrid
 
 CLIENTS = 4
 TASK = """

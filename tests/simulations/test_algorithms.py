@@ -5,10 +5,10 @@ import pytest
 from flwr.app import MetricRecord
 
 from fedloom_client.algorithms.registry import ALGORITHMS
+from fedloom_client.flower.records import from_record
 from fedloom_client.orders import Orders
-from fedloom_client.records import from_record
-from fedloom_server.grids import GridWrapper
-from fedloom_simulations import inline
+from fedloom_server.grids.wrapped import GridWrapper
+from fedloom_simulations.engine import inline
 
 from . import small_runs
 from .small_runs import SmallRuns, equal

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from fedloom_client.samples import View
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.samples import View
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_edge.errors import InputError
-from fedloom_server.store import RunStore
-from fedloom_simulations.attacks import STRENGTHS, Attack, craft
-from fedloom_simulations.poison import PoisonedRecipe, stamped
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.adversity.attacks import STRENGTHS, Attack, craft
+from fedloom_simulations.adversity.poison import PoisonedRecipe, stamped
 
 ORIGIN = {"w": np.ones(4, np.float32)}
 UPDATES = [{"w": np.array(row, np.float32)} for row in ([2, 1, 1, 1], [4, 1, 1, 3])]

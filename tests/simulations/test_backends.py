@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
-from fedloom_client.records import from_record, to_record
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.shards import ShardRecipe
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import arrays_sha256, load_arrays
 from fedloom_edge.cli import main
-from fedloom_server.store import RunStore
-from fedloom_simulations.cohort_grid import CohortGrid
-from fedloom_simulations.inline import FIRST_NODE
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.engine.cohort_grid import CohortGrid
+from fedloom_simulations.engine.inline import FIRST_NODE
 
 RUN = ("tabular", "--clients", 12, "--rounds", 2, "--partition", "dirichlet:0.5", "--seed", 3)
 

@@ -7,18 +7,18 @@ import pytest
 import zstandard
 from flwr.app import Array
 
-from fedloom_client.flower_app import make_client_app
+from fedloom_client.data.shards import ShardRecipe
+from fedloom_client.flower.app import make_client_app
 from fedloom_client.orders import Orders
-from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.cli import main
 from fedloom_edge.compression import PAYLOAD
-from fedloom_server.federation import Federation
-from fedloom_server.grids import GridWrapper
-from fedloom_server.plan import Plan
-from fedloom_server.store import RunStore
-from fedloom_server.strategies import make_strategy
-from fedloom_simulations.inline import InlineGrid
+from fedloom_server.grids.wrapped import GridWrapper
+from fedloom_server.rounds.federation import Federation
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.store.run_store import RunStore
+from fedloom_server.strategies.registry import make_strategy
+from fedloom_simulations.engine.inline import InlineGrid
 
 from .test_resume import OPTIONS, compare, killed_after_round
 

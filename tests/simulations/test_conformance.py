@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom_server.rows import Round
+from fedloom_server.store.rows import Round
 from fedloom_simulations.conformance import runner
 from fedloom_simulations.conformance.__main__ import main
 from fedloom_simulations.conformance.entries import ENTRIES

@@ -3,8 +3,8 @@
 import pytest
 
 from fedloom_edge.errors import InputError
-from fedloom_server.store import RunStore
-from fedloom_simulations.faults import Faults
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.adversity.faults import Faults
 
 OPTIONS = ("--clients", 8, "--rounds", 4, "--seed", 3)
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_edge.cli import main
-from fedloom_server.commands import Stopped
+from fedloom_server.rounds.commands import Stopped
 from fedloom_simulations.folds import FOLDS, FoldRecipe
 
 
@@ -61,7 +61,7 @@ def test_the_seed_draws_the_folds_and_nothing_else_does():
 def test_a_resumed_run_of_a_fold_holds_the_same_clients_out(tmp_path, monkeypatch):
     options = ["simulate", "tabular", "--rounds", "3", "--fold", "2"]
     assert main([*options, "--out", str(tmp_path / "unbroken")]) == 0
-    from fedloom_server.progress import RoundTable
+    from fedloom_server.report.progress import RoundTable
 
     shown = RoundTable.round_done
 

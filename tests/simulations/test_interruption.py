@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedloom_edge.errors import FedloomError
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 # A test suite in the background of a shell ignores SIGINT, and so would the run.
 FEDLOOM = ["env", "--default-signal=INT", sys.executable, "-m", "fedloom_edge.cli"]

@@ -13,10 +13,10 @@ from flwr.app import Array, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from fedloom_edge.errors import InputError, RunError
-from fedloom_server.federation import Federation
-from fedloom_server.store import RunStore
-from fedloom_simulations.attacks import Attack, AttackedGrid
-from fedloom_simulations.inline import InlineGrid
+from fedloom_server.rounds.federation import Federation
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.adversity.attacks import Attack, AttackedGrid
+from fedloom_simulations.engine.inline import InlineGrid
 
 from . import small_runs
 from .small_runs import CLIENTS, SmallRuns
@@ -137,7 +137,7 @@ def test_one_process_at_a_time_works_on_a_run(session, tmp_path):
 
 FORKED = """
 import os, pathlib, sys, time
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 store = RunStore.reopen(pathlib.Path(sys.argv[1]))
 if not os.fork():
     print(os.getpid(), flush=True)

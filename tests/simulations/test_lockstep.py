@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom_simulations.lockstep import Lockstep
+from fedloom_simulations.engine.lockstep import Lockstep
 
 
 @given(st.lists(st.integers(0, 4), max_size=9))

@@ -5,11 +5,11 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_messages import ROUND
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.messages import ROUND
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.training import Training
-from fedloom_server.clocked_grid import ClockedGrid, ClockSettings
-from fedloom_simulations import inline
+from fedloom_server.grids.clocked_grid import ClockedGrid, ClockSettings
+from fedloom_simulations.engine import inline
 
 from . import small_runs
 from .small_runs import SmallRuns, equal

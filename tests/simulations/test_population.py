@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from fedloom_client.flower_app import make_client_app
-from fedloom_client.partition import Partition
-from fedloom_client.samples import ArraySamples
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.partition import Partition
+from fedloom_client.data.samples import ArraySamples
+from fedloom_client.data.shards import ShardRecipe
+from fedloom_client.flower.app import make_client_app
 from fedloom_edge.errors import InputError
-from fedloom_server.roster import OrderedGrid, meet
-from fedloom_server.store import RunStore
-from fedloom_simulations.cohort_grid import CohortGrid
-from fedloom_simulations.inline import InlineGrid
+from fedloom_server.rounds.roster import OrderedGrid, meet
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.engine.cohort_grid import CohortGrid
+from fedloom_simulations.engine.inline import InlineGrid
 
 SAMPLES = ArraySamples(np.arange(500.0), np.arange(500) % 3)
 

@@ -8,7 +8,7 @@ from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
 from fedloom_server.privacy.accountant import epsilon
 from fedloom_server.privacy.budget import Budget
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .small_runs import TASK, SmallRuns, equal
 

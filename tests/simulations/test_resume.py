@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fedloom_client import flower_app, shards
+from fedloom_client.data import shards
+from fedloom_client.flower import app as flower_app
 from fedloom_edge.cli import main
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.soak.laws import compare
 from fedloom_simulations.soak.schedule import Schedule, run_schedule
 

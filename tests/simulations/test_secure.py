@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fedloom_client.records import from_record
+from fedloom_client.flower.records import from_record
 from fedloom_client.secure.flower import masking
 from fedloom_server.secure.settings import SecureSettings
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.soak.schedule import Schedule, run_schedule
 
 from .small_runs import CLIENTS, SmallRuns, equal

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from fedloom_edge.arrays import arrays_sha256, load_arrays
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 SMALL = ("digits", "--clients", 3, "--rounds", 2)
 

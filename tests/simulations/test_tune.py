@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from fedloom_client.loading import load_task
 from fedloom_client.space import Choice, Real, Whole, grid
 from fedloom_edge.cli import main
-from fedloom_server.commands import Stopped
-from fedloom_server.rows import Round
+from fedloom_server.rounds.commands import Stopped
+from fedloom_server.store.rows import Round
 from fedloom_simulations.folds import FoldRecipe
 from fedloom_simulations.tune.command import add_arguments
 from fedloom_simulations.tune.plan import plan_search

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fedloom_client.algorithms.registry import ALGORITHMS
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_edge.arrays import load_arrays
-from fedloom_server.store import RunStore
-from fedloom_simulations.cohort_grid import CohortGrid
+from fedloom_server.store.run_store import RunStore
+from fedloom_simulations.engine.cohort_grid import CohortGrid
 
 from . import small_runs
 from .small_runs import CLIENTS, SmallRuns, equal

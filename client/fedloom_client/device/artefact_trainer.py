@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedloom_client.samples import Samples, Shard
+from fedloom_client.data.samples import Samples, Shard
 from fedloom_client.task import Task
 from fedloom_client.trainer import Assignment, Evaluation, Update
 from fedloom_edge.arrays import Arrays

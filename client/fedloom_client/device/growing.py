@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from fedloom_client.data.samples import Shard
 from fedloom_client.node import Description, Node
-from fedloom_client.samples import Shard
 from fedloom_client.task import Task
 from fedloom_client.trainer import Assignment, Trainer, Update
 from fedloom_edge.arrays import Arrays

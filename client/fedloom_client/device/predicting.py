@@ -11,12 +11,12 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom_client.data.preprocess import Vocabulary
+from fedloom_client.data.wordpieces import WordPieces
 from fedloom_client.device.home import DeviceSettings
 from fedloom_client.device.reading import load_task_light
 from fedloom_client.device.served import FILE, Served, fits
-from fedloom_client.preprocess import Vocabulary
 from fedloom_client.task import Task
-from fedloom_client.wordpieces import WordPieces
 from fedloom_edge.errors import DataError, InputError
 
 Batch = NDArray[np.generic]

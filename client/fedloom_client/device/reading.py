@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from fedloom_client.data.samples import ArraySamples, Samples, Shard, View
+from fedloom_client.data.shards import ShardRecipe, Shards
 from fedloom_client.device.home import DeviceSettings, ShardOf
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.samples import ArraySamples, Samples, Shard, View
-from fedloom_client.shards import ShardRecipe, Shards
 from fedloom_client.task import Task
 from fedloom_client.without_torch import without_torch
 from fedloom_edge.errors import DataError, FedloomError, InputError

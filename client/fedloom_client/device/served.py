@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedloom_client.preprocess import Preprocess
+from fedloom_client.data.preprocess import Preprocess
 from fedloom_client.task import Task
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import DataError, RunError

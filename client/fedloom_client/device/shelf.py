@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom_client.data.samples import Samples
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.served import FILE, Facts, Served, fits, metric_name, ready, worse
 from fedloom_client.node import Node
-from fedloom_client.samples import Samples
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import FedloomError
 from fedloom_protos.v1 import link_pb2 as pb

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fedloom_client.data.samples import Shard
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.growing import GrowingNode
 from fedloom_client.device.home import DeviceSettings
@@ -15,7 +16,6 @@ from fedloom_client.device.reading import load_task_light, read_shard, shard_of
 from fedloom_client.device.shelf import Shelf
 from fedloom_client.loading import BUILT_IN, load_task
 from fedloom_client.node import Node
-from fedloom_client.samples import Shard
 from fedloom_client.task import Task
 from fedloom_client.trainer import Trainer
 from fedloom_edge.errors import InputError

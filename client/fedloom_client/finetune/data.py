@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedloom_client import sources
-from fedloom_client.preprocess import Preprocess, Standardize, Vocabulary, prepare
-from fedloom_client.samples import ArraySamples, LazySamples, Samples
-from fedloom_client.wordpieces import WordPieces
+from fedloom_client.data.preprocess import Preprocess, Standardize, Vocabulary, prepare
+from fedloom_client.data.samples import ArraySamples, LazySamples, Samples
+from fedloom_client.data.wordpieces import WordPieces
 from fedloom_edge.artefact.manifest import Manifest
 from fedloom_edge.errors import DataError
 from fedloom_edge.measures import target_type

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.samples import ArraySamples, Indices, LazySamples, Samples, View
+from fedloom_client.data.samples import ArraySamples, Indices, LazySamples, Samples, View
 from fedloom_edge.errors import RunError
 
 _BATCH = 32

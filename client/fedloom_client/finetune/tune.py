@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from fedloom_client.data.samples import Samples, Shard, View
 from fedloom_client.finetune.features import Features
 from fedloom_client.finetune.graphs import ArtefactGraphs
 from fedloom_client.onnx_trainer import OnnxTrainer
-from fedloom_client.samples import Samples, Shard, View
 from fedloom_client.seeds import generator
 from fedloom_client.trainer import Assignment
 from fedloom_client.training import Training

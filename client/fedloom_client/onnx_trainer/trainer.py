@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.batches import cut
+from fedloom_client.data.batches import cut
+from fedloom_client.data.samples import Indices, Samples, Shard
 from fedloom_client.early_stopping import Best
 from fedloom_client.gradient_health import GradientHealth, relative
 from fedloom_client.onnx_trainer.graphs import Graphs
-from fedloom_client.samples import Indices, Samples, Shard
 from fedloom_client.seeds import derive_seed, generator
 from fedloom_client.task import Metric
 from fedloom_client.trainer import Assignment, Evaluation, Terms, Update

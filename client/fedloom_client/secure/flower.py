@@ -7,8 +7,8 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedloom_client.flower_messages import CLIENT_FAILED, read_seed, reply_content
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.messages import CLIENT_FAILED, read_seed, reply_content
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.secure.concealing import asks_for_secrecy, conceal
 from fedloom_client.secure.participant import Participant, Secrets
 from fedloom_client.trainer import Update
@@ -22,7 +22,7 @@ OWN = "secure"
 """Name of the record of a `train` message with the settings that are one client's own."""
 SECRETS = "secrets"
 """Name of the record in a node's `Context.state`, the only place that Flower's engines keep from one
-message to the next. Nobody may write it to a disk (`fedloom_server.client_state`)."""
+message to the next. Nobody may write it to a disk (`fedloom_server.recovery.client_state`)."""
 
 
 def secure_step(message: Message, context: Context) -> RecordDict:

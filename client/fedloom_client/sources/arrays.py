@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.samples import ArraySamples
+from fedloom_client.data.samples import ArraySamples
 from fedloom_edge.errors import DataError
 
 

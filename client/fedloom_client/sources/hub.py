@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.samples import LazySamples
+from fedloom_client.data.samples import LazySamples
 from fedloom_client.sources.images import pixels
 from fedloom_edge.errors import DataError, InputError, unknown
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_client.samples import Data, Indices, Samples, View
+from fedloom_client.data.samples import Data, Indices, Samples, View
 from fedloom_client.seeds import generator
 from fedloom_edge.errors import DataError, InputError
 

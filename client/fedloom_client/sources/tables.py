@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedloom_client.samples import ArraySamples
+from fedloom_client.data.samples import ArraySamples
 from fedloom_client.sources.cells import number, targets
 from fedloom_edge.errors import DataError, InputError, unknown
 

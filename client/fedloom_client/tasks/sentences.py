@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fedloom_client import ArraySamples, Data, Task, Training
-from fedloom_client.samples import Samples
+from fedloom_client.data.samples import Samples
+from fedloom_client.data.wordpieces import WordPieces
 from fedloom_client.sources.packaged import packaged
 from fedloom_client.tasks import sentiment
-from fedloom_client.wordpieces import WordPieces
 
 LENGTH, TRAIN, TEST = 48, 1200, 1200
 WORDS, PLACES, WIDTH, HEADS, LAYERS = 30522, 512, 384, 12, 6

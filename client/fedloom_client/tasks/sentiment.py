@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedloom_client import ArraySamples, Data, Task, Training, Vocabulary
-from fedloom_client.preprocess import words
+from fedloom_client.data.preprocess import words
 from fedloom_client.sources.packaged import packaged
 from fedloom_client.sources.splitting import stratified
 from fedloom_edge.arrays import Arrays

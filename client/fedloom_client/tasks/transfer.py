@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedloom_client import Data, Task, Training
-from fedloom_client.samples import LazySamples, Samples
+from fedloom_client.data.samples import LazySamples, Samples
 from fedloom_client.sources.images import pixels
 from fedloom_client.sources.packaged import packaged
 from fedloom_client.tasks import fashion

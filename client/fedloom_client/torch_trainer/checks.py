@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from fedloom_client.data.samples import Data, Samples, View
 from fedloom_client.loading import users_code
-from fedloom_client.samples import Data, Samples, View
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer.data_checks import FEW, Prepare, check_targets, check_values
 from fedloom_client.torch_trainer.isolation import reproducible

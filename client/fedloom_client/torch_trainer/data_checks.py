@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom_client.data.samples import ArraySamples, Samples, View
 from fedloom_client.loading import users_code
-from fedloom_client.samples import ArraySamples, Samples, View
 from fedloom_client.task import Task
 from fedloom_edge.errors import DataError
 

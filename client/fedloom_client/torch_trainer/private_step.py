@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from fedloom_client.data.samples import Indices
 from fedloom_client.noise import Noise
-from fedloom_client.samples import Indices
 from fedloom_client.torch_trainer.losses import LossFunction
 from fedloom_client.torch_trainer.step import Step
 from fedloom_client.trainer import Assignment

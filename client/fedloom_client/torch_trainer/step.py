@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedloom_client.batches import cut
-from fedloom_client.samples import Indices
+from fedloom_client.data.batches import cut
+from fedloom_client.data.samples import Indices
 from fedloom_client.torch_trainer.clipping import clip
 from fedloom_client.torch_trainer.failure import not_finite
 from fedloom_client.torch_trainer.gradients import ModelHealth

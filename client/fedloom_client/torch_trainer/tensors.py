@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedloom_client.samples import ArraySamples, Indices, Samples, View
+from fedloom_client.data.samples import ArraySamples, Indices, Samples, View
 from fedloom_edge.errors import DataError
 
 Pair = tuple[Tensor, Tensor]

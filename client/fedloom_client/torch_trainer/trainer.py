@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedloom_client.samples import Samples, Shard
+from fedloom_client.data.samples import Samples, Shard
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer.isolation import reproducible
 from fedloom_client.torch_trainer.loop import train

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedloom_edge.errors import InputError
-from fedloom_server.store import DATABASE
+from fedloom_server.store.run_store import DATABASE
 
 _FRESH = 1.0  # seconds for which a look at the disk holds
 

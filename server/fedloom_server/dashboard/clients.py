@@ -6,7 +6,7 @@ from typing import Any
 
 from fedloom_server.dashboard.database import Database, columnar, finite
 from fedloom_server.dashboard.devices import device_of
-from fedloom_server.messages import DOWNLOAD, NORM, UPLOAD
+from fedloom_server.rounds.messages import DOWNLOAD, NORM, UPLOAD
 
 _ALIKE = 1.2  # the largest shard against the smallest, below which there are no groups
 _PART = (

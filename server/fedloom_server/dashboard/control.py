@@ -13,7 +13,7 @@ from fedloom_edge.cli import COMMANDS
 from fedloom_server.dashboard.database import reading
 from fedloom_server.dashboard.endpoint import ApiError
 from fedloom_server.dashboard.state import state
-from fedloom_server.store import DATABASE
+from fedloom_server.store.run_store import DATABASE
 
 ACTIONS = ("pause", "resume", "stop", "exclude", "include", "restart")
 LOG = "resume.log"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom_edge.errors import RunError
-from fedloom_server.store import DATABASE
+from fedloom_server.store.run_store import DATABASE
 
 Rows = list[tuple[Any, ...]]
 

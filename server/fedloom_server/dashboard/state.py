@@ -9,8 +9,8 @@ from typing import Any
 
 from fedloom_edge.errors import RunError
 from fedloom_server.dashboard.database import Database, finite, reading
-from fedloom_server.process_mark import is_gone
-from fedloom_server.store import DATABASE
+from fedloom_server.store.process_mark import is_gone
+from fedloom_server.store.run_store import DATABASE
 
 LIVE = ("running", "paused")
 ENDED = ("finished", "interrupted", "failed", "crashed")

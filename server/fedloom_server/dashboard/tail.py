@@ -11,7 +11,7 @@ from typing import Any
 from fedloom_server.dashboard.catalog import Catalog
 from fedloom_server.dashboard.database import Database, connect, is_written
 from fedloom_server.dashboard.state import LIVE, State, state
-from fedloom_server.store import DATABASE
+from fedloom_server.store.run_store import DATABASE
 
 POLL = 0.05  # seconds between looks at a live run
 _LOOK = 1.0  # seconds between looks for new or woken runs

@@ -11,8 +11,8 @@ from pathlib import Path
 from cryptography import x509
 
 from fedloom_edge.errors import InputError, LinkError
-from fedloom_server.database import transaction
 from fedloom_server.fleet.authority import Authority
+from fedloom_server.store.database import transaction
 
 DATABASE = "fleet.db"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     from fedloom_edge.errors import InputError
     from fedloom_protos.v1 import link_pb2 as pb
     from fedloom_server.fleet.fleet import Fleet
-    from fedloom_server.flower_ids import adopt_identity
     from fedloom_server.gateway.site import Site, SiteSettings, SiteSupply
     from fedloom_server.gateway.worker import SiteWorker
+    from fedloom_server.grids.flower_ids import adopt_identity
+    from fedloom_server.guard.norms import GuardSettings
     from fedloom_server.link.options import check_link, enrol_address
-    from fedloom_server.norms import GuardSettings
 
     quorum = check_link(arguments)
     guard = override(GuardSettings(), parse_settings(arguments.settings, SECTIONS)["guard"], "guard")

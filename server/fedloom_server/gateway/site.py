@@ -14,6 +14,7 @@ from fedloom_edge.errors import FedloomError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_protos.v1.link_pb2_grpc import ArtefactsStub
 from fedloom_server.fleet.fleet import Fleet
+from fedloom_server.guard.norms import RoundNorms
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.depot import Depot
 from fedloom_server.link.exchange import Errand, exchange, gathered
@@ -21,9 +22,8 @@ from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.jobs import Outcome
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.norms import RoundNorms
-from fedloom_server.process_mark import process_mark
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.run_store import DATABASE, RunStore
 
 log = logging.getLogger("fedloom.link")
 

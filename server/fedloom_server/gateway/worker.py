@@ -7,10 +7,10 @@ from typing import Any
 
 from flwr.app import Message, MessageType
 
+from fedloom_client.data.preprocess import Preprocess
 from fedloom_client.device.workshop import Watch
+from fedloom_client.flower.records import from_record
 from fedloom_client.orders import ALGORITHM, COMPRESS
-from fedloom_client.preprocess import Preprocess
-from fedloom_client.records import from_record
 from fedloom_client.secure.concealing import asks_for_secrecy
 from fedloom_client.wire import Content, figures, read_settings
 from fedloom_edge.arrays import Arrays
@@ -18,7 +18,8 @@ from fedloom_edge.energy import ESTIMATED, JOULES
 from fedloom_edge.errors import FedloomError, RunError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.gateway.site import Site, SiteMember
-from fedloom_server.guard import Finding, Guard
+from fedloom_server.guard.guard import Finding, Guard
+from fedloom_server.guard.norms import NO_LIMIT, PAST, GuardSettings, RoundNorms, bucket, limit
 from fedloom_server.link.exchange import Errand
 from fedloom_server.link.jobs import Outcome
 from fedloom_server.link.records import (
@@ -29,9 +30,8 @@ from fedloom_server.link.records import (
     reply_content,
     set_seed,
 )
-from fedloom_server.messages import DOWNLOAD, UPLOAD
-from fedloom_server.norms import NO_LIMIT, PAST, GuardSettings, RoundNorms, bucket, limit
-from fedloom_server.updates import WEIGHT, MeanOfUpdates, mean_metrics
+from fedloom_server.rounds.messages import DOWNLOAD, UPLOAD
+from fedloom_server.strategies.updates import WEIGHT, MeanOfUpdates, mean_metrics
 
 _MOST_WARNINGS = 14
 _NOT_SUMMED = {WEIGHT, "seconds", DOWNLOAD, UPLOAD, JOULES, ESTIMATED}

@@ -7,9 +7,9 @@ from pathlib import Path
 from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.algorithms.base import Algorithm
+from fedloom_client.data.samples import Data
 from fedloom_client.onnx_trainer.graphs import tied_names
 from fedloom_client.onnx_trainer.trainer import step_settings
-from fedloom_client.samples import Data
 from fedloom_client.seeds import derive_seed
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Terms
@@ -18,8 +18,8 @@ from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8, Manifest, Tensor
 from fedloom_edge.artefact.storage import SUFFIX, write_artefact
 from fedloom_edge.errors import FedloomError, InputError
 from fedloom_server.edge_export import Source, int8_of, packed, parity, ready_samples
-from fedloom_server.plan import Plan
-from fedloom_server.results import versions
+from fedloom_server.report.results import versions
+from fedloom_server.rounds.plan import Plan
 
 _PARITY_SAMPLES = 64
 

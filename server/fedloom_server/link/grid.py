@@ -9,10 +9,10 @@ from typing import Any
 from flwr.app import Error, Message, MessageType
 from flwr.serverapp import Grid
 
-from fedloom_client.flower_messages import CLIENT_FAILED
+from fedloom_client.flower.messages import CLIENT_FAILED
 from fedloom_client.orders import ALGORITHM
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_server.flower_ids import adopt_identity
+from fedloom_server.grids.flower_ids import adopt_identity
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.exchange import Errand, exchange, gathered
 from fedloom_server.link.jobs import Outcome

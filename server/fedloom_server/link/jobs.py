@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fedloom_client.frames import Parts
 from fedloom_client.wire import Content
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_server.messages import DOWNLOAD, UPLOAD
+from fedloom_server.rounds.messages import DOWNLOAD, UPLOAD
 
 
 @dataclass

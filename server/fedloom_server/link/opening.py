@@ -19,8 +19,8 @@ from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
 from fedloom_server.link.options import enrol_address
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.store import DATABASE, RunStore
-from fedloom_server.strategies import make_strategy
+from fedloom_server.store.run_store import DATABASE, RunStore
+from fedloom_server.strategies.registry import make_strategy
 
 if TYPE_CHECKING:
     from fedloom_server.link.serving import Serving

@@ -12,8 +12,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fedloom_client.flower.records import HeldArray
 from fedloom_client.orders import ALGORITHM, RUN, SETTINGS, Orders
-from fedloom_client.records import HeldArray
 from fedloom_client.secure.flower import OWN, QUESTION
 from fedloom_client.seeds import derive_seed
 from fedloom_client.wire import Content, settings, view_arrays

@@ -74,6 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 def resume(folder: Path, arguments: Mapping[str, Any]) -> int:
     """Go on with the run in `folder`, which `run` began with these options; returns the exit code."""
     from fedloom_server.link.serving import Serving
-    from fedloom_server.resume import restored_arguments
+    from fedloom_server.recovery.resume import restored_arguments
 
     return Serving.prepare(restored_arguments(add_arguments, folder, arguments), resume=True).run()

@@ -16,41 +16,41 @@ from typing import Any, Self
 from flwr.serverapp.strategy import Strategy
 from rich.logging import RichHandler
 
+from fedloom_client.data.samples import Data
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_client.loading import absolute_reference, load_data, load_task
 from fedloom_client.orders import Orders
-from fedloom_client.samples import Data
-from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.torch_trainer.checks import check_task
 from fedloom_edge import STARTED
 from fedloom_edge.cli import INTERRUPTED
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import FedloomError, InputError
-from fedloom_server.checkpoints import Keep
-from fedloom_server.commands import Stopped
 from fedloom_server.dashboard.launch import dashboard_beside, linger
-from fedloom_server.early_stop import EarlyStop
 from fedloom_server.energy import of_machine
-from fedloom_server.federation import Federation
-from fedloom_server.finish import finish_run
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.opening import linked
 from fedloom_server.link.options import SECTIONS, check_link
 from fedloom_server.link.quorum import Quorum
-from fedloom_server.plan import Plan
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.options import check_private_training, guard_settings, run_warnings
-from fedloom_server.process_mark import process_mark
-from fedloom_server.progress import ProgressFacts, RoundTable
-from fedloom_server.results import said_of, versions
-from fedloom_server.resume import kept_arguments
+from fedloom_server.recovery.checkpoints import Keep
+from fedloom_server.recovery.resume import kept_arguments
+from fedloom_server.recovery.strategy_state import require_codec
+from fedloom_server.report.finish import finish_run
+from fedloom_server.report.progress import ProgressFacts, RoundTable
+from fedloom_server.report.results import said_of, versions
+from fedloom_server.report.tensorboard import TensorBoardLog
+from fedloom_server.rounds.commands import Stopped
+from fedloom_server.rounds.early_stop import EarlyStop
+from fedloom_server.rounds.federation import Federation
+from fedloom_server.rounds.plan import Plan
 from fedloom_server.secure.settings import secure_settings
-from fedloom_server.store import DATABASE, RunStore
-from fedloom_server.strategies import make_strategy
-from fedloom_server.strategy_state import require_codec
-from fedloom_server.tensorboard import TensorBoardLog
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.run_store import DATABASE, RunStore
+from fedloom_server.strategies.registry import make_strategy
 
 log = logging.getLogger("fedloom.link")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from fedloom_server.privacy.accountant import Composition
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 Unit = Literal["client", "sample"]
 EVERYBODY = -1

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedloom_client.update_privacy import UpdatePrivacy
 from fedloom_server.privacy.private_mean import FixedClipping
-from fedloom_server.updates import uses_only_mean
+from fedloom_server.strategies.updates import uses_only_mean
 
 
 class LocalPrivacy(Strategy):

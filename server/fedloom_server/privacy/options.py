@@ -8,15 +8,15 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_client.training import Training
 from fedloom_edge.config import override
 from fedloom_edge.errors import InputError
-from fedloom_server.composed import Composed
-from fedloom_server.norms import GuardSettings
+from fedloom_server.guard.norms import GuardSettings
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.local_privacy import LocalPrivacy
 from fedloom_server.privacy.mechanisms import Mechanisms
 from fedloom_server.privacy.private_mean import PrivateMean
+from fedloom_server.strategies.composed import Composed
 
 if TYPE_CHECKING:
-    from fedloom_server.plan import Plan
+    from fedloom_server.rounds.plan import Plan
 
 
 def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSettings:

@@ -15,13 +15,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.noise import Noise
-from fedloom_client.records import from_record, to_record
 from fedloom_client.seeds import derive_seed
 from fedloom_client.update_privacy import CLIPPED, UpdatePrivacy, clipped_difference, moved
 from fedloom_edge.arrays import Arrays, arrays_sha256
-from fedloom_server.roster import OrderedGrid
-from fedloom_server.updates import WEIGHT, mean_metrics, split_statistics
+from fedloom_server.rounds.roster import OrderedGrid
+from fedloom_server.strategies.updates import WEIGHT, mean_metrics, split_statistics
 
 Where = Literal["server", "client"]
 _WHOLE = 2.0**63

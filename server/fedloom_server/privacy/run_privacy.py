@@ -16,11 +16,11 @@ from fedloom_server.privacy.budget import FIGURES, Budget
 from fedloom_server.privacy.ledger import EVERYBODY, Ledger, Unit, composition
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 if TYPE_CHECKING:
-    from fedloom_server.open_round import OpenRound
-    from fedloom_server.plan import Plan
+    from fedloom_server.rounds.open_round import OpenRound
+    from fedloom_server.rounds.plan import Plan
 
 
 class RunPrivacy:

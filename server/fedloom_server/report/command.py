@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedloom_server.store import RunStore
+    from fedloom_server.store.run_store import RunStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `fedloom report`; returns the exit code."""
     from fedloom_edge.errors import InputError
-    from fedloom_server.store import RunStore
+    from fedloom_server.store.run_store import RunStore
 
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(folder)) for folder in arguments.folders]

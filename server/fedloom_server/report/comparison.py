@@ -29,8 +29,8 @@ from fedloom_server.report.style import (
     save,
     shorten,
 )
-from fedloom_server.rows import Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import RunStore
 
 _LEFT, _RIGHT = 0.075, 0.945
 _FACTS = ("task", "strategy", "partition", "clients", "seed", "engine", "planned_rounds")

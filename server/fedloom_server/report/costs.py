@@ -19,7 +19,7 @@ from fedloom_server.report.style import (
     panel,
     round_axis,
 )
-from fedloom_server.rows import Round
+from fedloom_server.store.rows import Round
 
 
 def draw_costs(figure: Figure, place: SubplotSpec, rounds: Sequence[Round]) -> None:

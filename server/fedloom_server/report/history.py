@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_server.rows import ClientRound, Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import ClientRound, Round
+from fedloom_server.store.run_store import RunStore
 
 Floats = NDArray[np.float64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedloom_edge.errors import InputError
-from fedloom_server.store import RunStore
-from fedloom_server.tensorboard import scalars
+from fedloom_server.report.tensorboard import scalars
+from fedloom_server.store.run_store import RunStore
 
 EXPERIMENT = "fedloom"
 _PARAMETERS = ("task", "engine", "strategy", "partition", "seed", "clients", "planned_rounds", "training")

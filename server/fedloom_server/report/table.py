@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedloom_server.report.history import column, figure, last_finite
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedloom_client.flower_messages import ROUND
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.messages import ROUND
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.secure.concealing import CLIENTS, CLIP, HEAVIEST
 from fedloom_client.secure.flower import OWN, QUESTION
 from fedloom_client.secure.masks import KEY_BYTES
@@ -32,15 +32,15 @@ from fedloom_client.secure.shamir import SHARE_BYTES
 from fedloom_client.seeds import derive_seed
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import RunError
-from fedloom_server.guard import GROWTH, Finding, Guard
-from fedloom_server.open_round import OpenRound
+from fedloom_server.guard.guard import GROWTH, Finding, Guard
+from fedloom_server.rounds.open_round import OpenRound
+from fedloom_server.rounds.stacked import StackedReplies
 from fedloom_server.secure.graph import connected, degree, neighbours, threshold
 from fedloom_server.secure.settings import LEAST
 from fedloom_server.secure.unmasking import Keyring, UnmaskingError
-from fedloom_server.stacked import StackedReplies
 
 if TYPE_CHECKING:
-    from fedloom_server.federation import Federation
+    from fedloom_server.rounds.federation import Federation
 
 
 @dataclass

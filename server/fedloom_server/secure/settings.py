@@ -10,9 +10,9 @@ from flwr.serverapp.strategy import Strategy
 from fedloom_client.algorithms.base import Algorithm
 from fedloom_edge.config import override
 from fedloom_edge.errors import InputError
-from fedloom_server.composed import Composed
 from fedloom_server.privacy.private_mean import PrivateMean
-from fedloom_server.updates import uses_only_mean
+from fedloom_server.strategies.composed import Composed
+from fedloom_server.strategies.updates import uses_only_mean
 
 LEAST = 3
 """Clients of a round: of the sum of two, each knows the other's update."""

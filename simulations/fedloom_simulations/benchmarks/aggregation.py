@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedloom_server.exact_mean import ExactMean
+from fedloom_server.strategies.exact_mean import ExactMean
 
 CLIENTS, RUNS = 50, 7
 Array = NDArray[np.float32]

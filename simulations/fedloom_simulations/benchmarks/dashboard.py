@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from fedloom_server.dashboard.catalog import run_id
-from fedloom_server.process_mark import process_mark
-from fedloom_server.rows import ClientRound, ClientRow, Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.rows import ClientRound, ClientRow, Round
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.benchmarks.processes import cpu_seconds
 
 # Notes when the frame with a new round is shown: two frames after the change, the first has painted.

@@ -23,7 +23,7 @@ from typing import Any
 from fedloom_edge.cli import main as fedloom
 
 OPTIONS = ("simulate", "mnist", "--workers", "1", "--seed", "1")
-_PRELOADED = ["fedloom_simulations.session", "fedloom_simulations.inline"]
+_PRELOADED = ["fedloom_simulations.session", "fedloom_simulations.engine.inline"]
 
 
 def seconds(durable: bool) -> tuple[float, float]:
@@ -52,15 +52,15 @@ def _run(durable: bool, pipe: Connection) -> None:
 
 
 def _keep_nothing() -> None:
-    import fedloom_server.checkpoints
-    import fedloom_server.store
+    import fedloom_server.recovery.checkpoints
+    import fedloom_server.store.run_store
 
     def nothing(*_: Any, **__: Any) -> None:
         """Instead of a write."""
 
     for method in ("add", "prune"):
-        setattr(fedloom_server.checkpoints.Checkpoints, method, nothing)
-    vars(fedloom_server.store)["save_arrays"] = nothing
+        setattr(fedloom_server.recovery.checkpoints.Checkpoints, method, nothing)
+    vars(fedloom_server.store.run_store)["save_arrays"] = nothing
     os.fsync = nothing
 
 

@@ -25,7 +25,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedloom_client.device.identity import Identity, new_request
-from fedloom_client.records import to_record
+from fedloom_client.flower.records import to_record
 from fedloom_client.training import Training
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.coordinator import Coordinator
@@ -33,7 +33,7 @@ from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.run_store import DATABASE, RunStore
 from fedloom_simulations.benchmarks.link_agents import DIGEST, TASK
 from fedloom_simulations.benchmarks.link_stream import echoing
 from fedloom_simulations.benchmarks.processes import anonymous_mb, cpu_seconds, rss_mb

@@ -11,8 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedloom_client.device.home import ShardOf
 from fedloom_client.device.starting import task_digest
+from fedloom_client.flower.records import to_record
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.records import to_record
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_server.fleet.fleet import Fleet
@@ -24,8 +24,8 @@ from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.local import LocalAgents
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.plan import Plan
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.store.run_store import DATABASE, RunStore
 from fedloom_simulations.benchmarks.processes import cpu_seconds, rss_mb
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from itertools import count
 from statistics import fmean
 
+from fedloom_client.data.samples import Shard
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.samples import Shard
 from fedloom_client.seeds import derive_seed
-from fedloom_client.shards import ShardRecipe
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment, Update
 from fedloom_edge.arrays import Arrays
-from fedloom_server.exact_mean import ExactMean
+from fedloom_server.strategies.exact_mean import ExactMean
 
 CLIENTS, SEEDS = 10, (1, 2, 3)
 ROUNDS = {"digits": 15, "mnist": 10}

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedloom_client.preprocess import prepare
-from fedloom_client.shards import ShardRecipe
+from fedloom_client.data.preprocess import prepare
+from fedloom_client.data.shards import ShardRecipe
 from fedloom_client.torch_trainer.losses import LOSSES
-from fedloom_server.rows import Round
+from fedloom_server.store.rows import Round
 from fedloom_simulations.benchmarks.outside.run import PEERS
 from fedloom_simulations.benchmarks.torch_optimiser import make_optimiser
 

@@ -21,15 +21,15 @@ from fedloom_simulations.benchmarks.written import write_section
 
 ROUNDS = {"mlp": 400, "flute": 300, "overhead": 30, "digits": 20, "fashion": 4}
 _RATE = 200  # samples a second
-_ROUND = "_round (fedloom_server/federation.py"
+_ROUND = "_round (fedloom_server/rounds/federation.py"
 # The first part whose word is in a stack has the sample.
 PARTS = {
     "test set": ("_central (",),
     "clients' seeds and batches": ("courses (", "chunks (", "read_seed ("),
     "training": ("fit_stacked (", "_fitted ("),
-    "guard and exact sums": ("guard.py", "norms.py", "exact_mean.py", "fedloom_server/updates.py"),
+    "guard and exact sums": ("fedloom_server/guard", "exact_mean.py", "fedloom_server/strategies/updates.py"),
     "strategy": ("flwr/serverapp/strategy",),
-    "store": ("fedloom_server/store.py", "fedloom_server/checkpoints.py"),
+    "store": ("fedloom_server/store", "fedloom_server/recovery"),
 }
 REST = "messages, rows, metrics"
 

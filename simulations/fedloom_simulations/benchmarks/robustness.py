@@ -22,8 +22,8 @@ from fedloom_client.loading import load_data, load_task
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import load_arrays
 from fedloom_edge.cli import main as fedloom
-from fedloom_simulations.attacks import STRENGTHS
-from fedloom_simulations.poison import brightest, stamped
+from fedloom_simulations.adversity.attacks import STRENGTHS
+from fedloom_simulations.adversity.poison import brightest, stamped
 
 SHARE = 0.2
 OPTIONS = ("mnist", "--clients", "20", "--partition", "dirichlet:0.5", "--rounds", "15", "--workers", "1")

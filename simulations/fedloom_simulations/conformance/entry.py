@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fedloom_server.rows import Round
+from fedloom_server.store.rows import Round
 
 Curves = Mapping[str, Sequence[Round]]
 """Name of a run -> its rounds, from round 0 (before training) on."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 from fedloom_edge.errors import FedloomError
-from fedloom_server.rows import Round
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import DATABASE, RunStore
 from fedloom_simulations.conformance.entry import Entry, Run
 from fedloom_simulations.options import add_arguments
 from fedloom_simulations.session import run_session

@@ -26,8 +26,8 @@ from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import InputError, RunError
 from fedloom_edge.files import write_atomic
-from fedloom_server.grids import GridWrapper
-from fedloom_server.store import RunStore
+from fedloom_server.grids.wrapped import GridWrapper
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.explain.picture import draw_contribution
 from fedloom_simulations.explain.subject import Subject
 from fedloom_simulations.session import run_session

@@ -9,7 +9,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedloom_client.preprocess import words as split_words
+from fedloom_client.data.preprocess import words as split_words
 from fedloom_server.report.style import (
     BLUE,
     INK,

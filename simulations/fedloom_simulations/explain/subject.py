@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom_client.preprocess import prepare
-from fedloom_client.samples import Samples
+from fedloom_client.data.preprocess import prepare
+from fedloom_client.data.samples import Samples
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
-from fedloom_server.resume import restored_arguments
-from fedloom_server.store import RunStore
+from fedloom_server.recovery.resume import restored_arguments
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.options import add_arguments
 from fedloom_simulations.setup import Setup, prepare_run
 

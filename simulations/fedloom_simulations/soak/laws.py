@@ -5,8 +5,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fedloom_server.checkpoints import arrays_in
-from fedloom_server.store import RunStore
+from fedloom_server.recovery.checkpoints import arrays_in
+from fedloom_server.store.run_store import RunStore
 
 
 def compare(whole: Path, broken: Path) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_edge.cli import main as fedloom
 
 LIMIT = 300.0
@@ -23,7 +23,11 @@ LIMIT = 300.0
 _MARK = "FEDLOOM_SOAK"
 _VELOCITY = "soak/velocity"
 _PATIENCE = 15.0  # seconds within which a killed process's own processes end
-_PRELOADED = ["fedloom_simulations.session", "fedloom_simulations.inline", "fedloom_server.link.serving"]
+_PRELOADED = [
+    "fedloom_simulations.session",
+    "fedloom_simulations.engine.inline",
+    "fedloom_server.link.serving",
+]
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ def _run(argv: Sequence[str], conditions: Conditions) -> None:
 
 
 def _save_every_update() -> None:
-    import fedloom_server.open_round
+    import fedloom_server.rounds.open_round
 
-    fedloom_server.open_round.Pace.due = lambda self: True  # type: ignore[method-assign]
+    fedloom_server.rounds.open_round.Pace.due = lambda self: True  # type: ignore[method-assign]
 
 
 def _give_clients_a_state() -> None:

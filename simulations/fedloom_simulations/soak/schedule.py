@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedloom_client.seeds import generator
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 from fedloom_simulations.soak.laws import compare
 from fedloom_simulations.soak.process import Conditions, left_running, run_command
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fedloom_client.data.partition import Partition
+from fedloom_client.data.shards import Shards
 from fedloom_client.loading import load_task
-from fedloom_client.partition import Partition
-from fedloom_client.shards import Shards
 from fedloom_client.space import Space, Value, check_space, grid, space_around
 from fedloom_client.task import Task
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
-from fedloom_server.strategies import default_options
+from fedloom_server.strategies.registry import default_options
 from fedloom_simulations.folds import fold_count
 from fedloom_simulations.options import SECTIONS, add_arguments
 from fedloom_simulations.setup import prepare_run

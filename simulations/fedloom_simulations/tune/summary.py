@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from fedloom_edge.files import write_atomic
-from fedloom_server.progress import bar_under
+from fedloom_server.report.progress import bar_under
 from fedloom_simulations.tune.picture import draw_search
 from fedloom_simulations.tune.plan import SearchPlan
 from fedloom_simulations.tune.trial import COSTS, Outcome

@@ -15,10 +15,10 @@ import numpy as np
 import optuna
 
 from fedloom_edge.errors import FedloomError
-from fedloom_server.commands import Stopped
-from fedloom_server.plan import Plan
-from fedloom_server.rows import Round
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.rounds.commands import Stopped
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import DATABASE, RunStore
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
 from fedloom_simulations.tune.plan import SearchPlan, plan_search

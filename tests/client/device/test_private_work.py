@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from torch import nn
 
+from fedloom_client.data.samples import ArraySamples, Shard
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.device.workshop import Watch
 from fedloom_client.node import Node
-from fedloom_client.samples import ArraySamples, Shard
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.training import Training

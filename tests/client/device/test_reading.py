@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from fedloom_client.data.samples import LazySamples
 from fedloom_client.device.home import DeviceSettings, ShardOf
 from fedloom_client.device.reading import read_shard, shard_of
 from fedloom_client.loading import load_task
-from fedloom_client.samples import LazySamples
 from fedloom_edge.errors import InputError
 
 TASK = """
@@ -24,7 +24,7 @@ task = Task(name="mine", model=None, data=data)
 """
 PLAIN = """x = np.array(["some", "texts", "here", "and", "there", "too"])
     return Data(ArraySamples(x[:4], np.arange(4) % 2), ArraySamples(x[4:], np.arange(2)))"""
-LAZY = """from fedloom_client.samples import LazySamples
+LAZY = """from fedloom_client.data.samples import LazySamples
     lazy = LazySamples(lambda i: np.full(3, i, np.float32), np.arange(6) % 2)
     return Data(lazy, lazy)"""
 

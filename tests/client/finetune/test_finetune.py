@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from fedloom_client.data.samples import ArraySamples
 from fedloom_client.finetune.features import Features
-from fedloom_client.samples import ArraySamples
 from fedloom_edge.arrays import load_arrays
 from fedloom_edge.artefact.check import check, initial_arrays
 from fedloom_edge.artefact.manifest import ARRAYS, INFER, INT8

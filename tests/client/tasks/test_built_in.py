@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fedloom_client.data.preprocess import words
 from fedloom_client.loading import BUILT_IN, load_data, load_task
-from fedloom_client.preprocess import words
 from fedloom_client.tasks import stocks
 from fedloom_client.torch_trainer.checks import check_task
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedloom_client.data.samples import Shard, View
 from fedloom_client.loading import load_data, load_task
-from fedloom_client.samples import Shard, View
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment
 from fedloom_edge.artefact.manifest import INFER, INT8

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedloom_client.samples import ArraySamples, Shard
+from fedloom_client.data.samples import ArraySamples, Shard
 from fedloom_client.task import Task
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.torch_trainer.losses import LOSSES

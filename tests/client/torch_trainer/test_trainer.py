@@ -8,7 +8,7 @@ from hypothesis import given
 from torch import nn
 
 from fedloom_client import ArraySamples, Shard, Task
-from fedloom_client.batches import cut
+from fedloom_client.data.batches import cut
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_client.trainer import Assignment
 from fedloom_client.training import Training

@@ -6,9 +6,9 @@ import pytest
 
 from fedloom_server.dashboard.alerts import alerts
 from fedloom_server.dashboard.database import reading
-from fedloom_server.process_mark import process_mark
-from fedloom_server.rows import Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import RunStore
 
 NAN = float("nan")
 

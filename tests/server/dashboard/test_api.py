@@ -16,8 +16,8 @@ import pytest
 from fedloom_server.dashboard.catalog import run_id
 from fedloom_server.dashboard.database import reading
 from fedloom_server.dashboard.matrix import Matrix, heat_map
-from fedloom_server.rows import ClientRound, ClientRow, Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import ClientRound, ClientRow, Round
+from fedloom_server.store.run_store import RunStore
 
 STATIC = Path(__import__("fedloom_server").__file__).parent / "dashboard" / "static"
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from fedloom_edge.cli import main
 from fedloom_server.dashboard.catalog import run_id
-from fedloom_server.rows import Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import Round
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import SIZES, Tab, at_least, shown_round, until
 

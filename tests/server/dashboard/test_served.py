@@ -12,8 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 
 from fedloom_edge.cli import main
 from fedloom_server.dashboard.catalog import run_id
-from fedloom_server.process_mark import is_gone
-from fedloom_server.store import RunStore
+from fedloom_server.store.process_mark import is_gone
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import FEDLOOM, SIZES, at_least, until
 

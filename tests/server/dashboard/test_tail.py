@@ -5,8 +5,8 @@ import time
 
 from fedloom_server.dashboard.catalog import Catalog, run_id
 from fedloom_server.dashboard.tail import Tail
-from fedloom_server.process_mark import process_mark
-from fedloom_server.store import RunStore
+from fedloom_server.store.process_mark import process_mark
+from fedloom_server.store.run_store import RunStore
 
 
 def test_a_run_whose_store_could_not_be_read_for_a_moment_is_not_forgotten(tmp_path):

@@ -16,7 +16,7 @@ from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.link.coordinator import Coordinator
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.run_store import DATABASE, RunStore
 
 
 @pytest.fixture

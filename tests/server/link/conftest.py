@@ -19,8 +19,8 @@ from fedloom_client.device.identity import Identity, new_request
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.device.supply import TrainerSupply
+from fedloom_client.flower.records import to_record
 from fedloom_client.node import Description
-from fedloom_client.records import to_record
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_client.training import Training
 from fedloom_protos.v1 import link_pb2 as pb
@@ -30,7 +30,7 @@ from fedloom_server.link.grid import LinkGrid
 from fedloom_server.link.inbox import Inbox
 from fedloom_server.link.quorum import Quorum
 from fedloom_server.link.telemetry import DeviceLog
-from fedloom_server.store import DATABASE, RunStore
+from fedloom_server.store.run_store import DATABASE, RunStore
 
 DIGEST = bytes(32)
 

@@ -22,8 +22,8 @@ from fedloom_edge.artefact.serving import predict
 from fedloom_edge.artefact.storage import Artefact
 from fedloom_edge.errors import DataError, TrainingError
 from fedloom_server.link.artefact import run_artefact
-from fedloom_server.plan import Plan
-from fedloom_server.strategies import make_strategy
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.strategies.registry import make_strategy
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 6)).astype(np.float32)

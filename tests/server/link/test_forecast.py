@@ -15,8 +15,8 @@ from fedloom_edge.artefact.storage import SUFFIX
 from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
 from fedloom_server.link.artefact import run_artefact
-from fedloom_server.plan import Plan
-from fedloom_server.strategies import make_strategy
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.strategies.registry import make_strategy
 
 
 def exported(folder, orders):

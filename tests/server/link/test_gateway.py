@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedloom_client.data.preprocess import Standardize
+from fedloom_client.data.samples import ArraySamples
 from fedloom_client.device.agent import Agent
 from fedloom_client.device.identity import Identity
+from fedloom_client.flower.records import from_record
 from fedloom_client.node import Description
-from fedloom_client.preprocess import Standardize
-from fedloom_client.records import from_record
-from fedloom_client.samples import ArraySamples
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_edge.cli import main
@@ -24,8 +24,8 @@ from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.gateway.site import Site as Behind
 from fedloom_server.gateway.site import SiteSettings, SiteSupply
 from fedloom_server.gateway.worker import SiteWorker
+from fedloom_server.guard.norms import GuardSettings
 from fedloom_server.link.quorum import Quorum
-from fedloom_server.norms import GuardSettings
 
 from .conftest import DIGEST, AddOne, Site, model, questions, until
 

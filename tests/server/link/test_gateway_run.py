@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedloom_client.device.home import DeviceSettings, ShardOf
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import free_ports, until
 from .test_mixed import FEDLOOM, running

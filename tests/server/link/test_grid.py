@@ -9,7 +9,7 @@ import pytest
 from fedloom_client.device import agent as agent_module
 from fedloom_client.device import desk as desk_module
 from fedloom_client.device.node_worker import NodeWorker
-from fedloom_client.records import from_record
+from fedloom_client.flower.records import from_record
 from fedloom_client.trainer import Update
 from fedloom_edge.errors import RunError
 from fedloom_server.link.quorum import Quorum

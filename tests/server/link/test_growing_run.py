@@ -3,7 +3,7 @@
 import json
 import signal
 
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import free_ports, until
 from .test_gateway_run import fedloom, joined, opened, rounds

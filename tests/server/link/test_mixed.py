@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import free_ports, until
 

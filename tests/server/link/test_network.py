@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedloom_client.records import from_record
+from fedloom_client.flower.records import from_record
 from fedloom_server.fleet.fleet import Fleet
 
 from .conftest import Site, questions, until

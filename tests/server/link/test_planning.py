@@ -18,10 +18,10 @@ from fedloom_client.device.node_worker import NodeWorker
 from fedloom_client.device.pace import PaceBook, Point
 from fedloom_client.device.planning import Planner, applied, measured
 from fedloom_client.device.workshop import Watch
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.node import Node
 from fedloom_client.orders import RUN, Given, Orders
 from fedloom_client.planner.plan import Limits, Pace, plan
-from fedloom_client.records import from_record, to_record
 from fedloom_client.trainer import Assignment
 from fedloom_client.wire import settings
 from fedloom_edge.artefact.check import check
@@ -31,13 +31,13 @@ from fedloom_edge.compression import PAYLOAD
 from fedloom_edge.energy import PowerSensor
 from fedloom_edge.errors import DataError, RunError, TrainingError
 from fedloom_protos.v1 import link_pb2 as pb
-from fedloom_server.decoding import Decoder
-from fedloom_server.flower_ids import adopt_identity
+from fedloom_server.grids.flower_ids import adopt_identity
 from fedloom_server.link.artefact import run_artefact
 from fedloom_server.link.serve import add_arguments
 from fedloom_server.link.serving import Serving
-from fedloom_server.plan import Plan
-from fedloom_server.strategies import make_strategy
+from fedloom_server.rounds.decoding import Decoder
+from fedloom_server.rounds.plan import Plan
+from fedloom_server.strategies.registry import make_strategy
 
 from .conftest import AddOne, questions, until
 from .thin import ThinLine

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedloom_client.data.samples import Shard
 from fedloom_client.device import shelf as shelf_module
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.served import FILE, Served
 from fedloom_client.device.shelf import Shelf
 from fedloom_client.loading import load_data, load_task
 from fedloom_client.node import Node
-from fedloom_client.samples import Shard
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import load_arrays
 from fedloom_protos.v1 import link_pb2 as pb

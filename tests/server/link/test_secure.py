@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from fedloom_edge.cli import main
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import until
 from .test_serve import FEDLOOM, TASK, Served, agents_left, result, simulate

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedloom_edge.cli import main
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 from .conftest import until
 

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from fedloom_client.records import from_record
+from fedloom_client.flower.records import from_record
 from fedloom_edge.errors import RunError
 from fedloom_server.link.grid import node_id
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedloom_client.records import from_record
+from fedloom_client.flower.records import from_record
 from fedloom_client.wire import CHUNK
 from fedloom_server.link.session import Session
 

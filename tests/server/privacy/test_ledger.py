@@ -10,8 +10,8 @@ from fedloom_edge.errors import InputError
 from fedloom_server.privacy.budget import Budget
 from fedloom_server.privacy.ledger import Ledger, Release
 from fedloom_server.privacy.mechanisms import Mechanisms, check_budget
-from fedloom_server.store import RunStore
-from fedloom_server.strategies import make_strategy
+from fedloom_server.store.run_store import RunStore
+from fedloom_server.strategies.registry import make_strategy
 
 PRIVATE = Training(batch_size=10, epochs=2, dp_noise=1.5, dp_clip=1.0)
 

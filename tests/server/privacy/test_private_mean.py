@@ -8,11 +8,11 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.update_privacy import clipped_difference
-from fedloom_server.flower_ids import adopt_identity
-from fedloom_server.strategies import make_strategy
-from fedloom_simulations.inline import InlineGrid
+from fedloom_server.grids.flower_ids import adopt_identity
+from fedloom_server.strategies.registry import make_strategy
+from fedloom_simulations.engine.inline import InlineGrid
 
 adopt_identity()
 CLIENTS = 10

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedloom_server.rows import ClientRound, ClientRow, Round
-from fedloom_server.store import RunStore
+from fedloom_server.store.rows import ClientRound, ClientRow, Round
+from fedloom_server.store.run_store import RunStore
 
 ARRAYS = "3fa94b12cc8d" + "0" * 52
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedloom_edge.cli import main
-from fedloom_server.quarantine import Refused, keep
+from fedloom_server.guard.quarantine import Refused, keep
 from fedloom_server.report.table import text_table
-from fedloom_server.store import RunStore
+from fedloom_server.store.run_store import RunStore
 
 
 def test_one_run_shows_its_rounds_and_draws_its_report(make_run, tmp_path, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedloom_server.report import history
-from fedloom_server.rows import ClientRound, Round
+from fedloom_server.store.rows import ClientRound, Round
 
 
 def test_quantiles_are_over_the_clients_that_measured_in_each_round():

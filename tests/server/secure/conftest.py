@@ -8,17 +8,17 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
-from fedloom_client.flower_messages import CLIENT_FAILED, reply_content
-from fedloom_client.records import from_record, to_record
+from fedloom_client.flower.messages import CLIENT_FAILED, reply_content
+from fedloom_client.flower.records import from_record, to_record
 from fedloom_client.secure.flower import ACTION, masking, secure_step
 from fedloom_client.secure.participant import SecureError
 from fedloom_edge.arrays import Arrays
-from fedloom_server.flower_ids import RUN_ID, adopt_identity
-from fedloom_server.grids import GridWrapper
-from fedloom_server.guard import Finding
-from fedloom_server.messages import Batch
-from fedloom_server.open_round import OpenRound
-from fedloom_server.roster import Member, OrderedGrid
+from fedloom_server.grids.flower_ids import RUN_ID, adopt_identity
+from fedloom_server.grids.wrapped import GridWrapper
+from fedloom_server.guard.guard import Finding
+from fedloom_server.rounds.messages import Batch
+from fedloom_server.rounds.open_round import OpenRound
+from fedloom_server.rounds.roster import Member, OrderedGrid
 from fedloom_server.secure.session import Session
 from fedloom_server.secure.settings import SecureSettings
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedloom_client.records import to_record
+from fedloom_client.flower.records import to_record
 from fedloom_edge.errors import RunError
 from fedloom_server.secure.unmasking import UnmaskingError
 

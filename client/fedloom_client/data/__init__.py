@@ -1,0 +1,1 @@
+"""Samples, their preprocessing, and how they are cut into shards."""

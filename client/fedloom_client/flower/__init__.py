@@ -1,0 +1,1 @@
+"""A node behind Flower's messages."""

@@ -1,0 +1,1 @@
+"""Grids around grids, and a clock that is simulated."""

@@ -1,0 +1,1 @@
+"""The guard: which updates are refused, and which clients are left out."""

@@ -1,0 +1,1 @@
+"""Strategies: Flower's by name, our own, and how updates reach them."""

@@ -1,0 +1,1 @@
+"""What a federation must stand: attacks, faults and poisoned data, the same for the same seed."""

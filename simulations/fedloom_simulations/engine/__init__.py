@@ -1,0 +1,1 @@
+"""What trains simulated clients: one after the other, stacked, in worker processes, or on Ray."""
