@@ -28,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedloom_server.rounds.plan import Plan
     from fedloom_server.secure.settings import SecureSettings, refuse_unmasked
     from fedloom_server.store.run_store import RunStore
+    from fedloom_server.strategies.composed import check_model
     from fedloom_server.strategies.registry import make_strategy
 
     config: dict[str, Any] = dict(context.run_config)
@@ -40,6 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = make_strategy(
         name, {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
     )
+    check_model(strategy, TorchTrainer(task))
     secure = None
     if config.get(SECURE):
         refuse_unmasked(name, strategy, orders.compress, clients)

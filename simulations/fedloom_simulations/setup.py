@@ -31,6 +31,7 @@ from fedloom_server.rounds.early_stop import EarlyStop
 from fedloom_server.rounds.plan import Plan, Watcher
 from fedloom_server.secure.settings import SecureSettings, secure_settings
 from fedloom_server.store.run_store import DATABASE
+from fedloom_server.strategies.composed import check_model
 from fedloom_server.strategies.registry import make_strategy
 from fedloom_simulations.adversity.attacks import POISONS, Attack, attacking_client
 from fedloom_simulations.adversity.faults import Faults, faulty_client
@@ -111,6 +112,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
+        check_model(strategy, TorchTrainer(task))
     return Setup(
         recipe=recipe,
         shards=shards,

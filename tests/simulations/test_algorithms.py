@@ -102,12 +102,28 @@ def test_a_claim_that_would_magnify_an_update_is_rejected_and_named(
     assert reasons[0].startswith(f"{rule}: ")
 
 
-def test_fedrep_says_which_arrays_are_no_head(simulate):
-    done = simulate(
-        "digits", "--clients", 2, "--rounds", 1, "--strategy", "fedrep", "--set", "strategy.head=zz"
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (("fedrep", "--set", "strategy.head=zz"), "--set strategy.head=LAYER, one of"),
+        (("fedbn",), "needs a model with batch normalisation"),
+        (("ifca", "--set", "strategy.clusters=3"), "always begins with the same arrays"),
+    ],
+)
+def test_a_model_that_an_algorithm_cannot_train_is_refused_before_the_run(
+    simulate, task_file, strategy, said
+):
+    model = "lambda: zeroed(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)))"
+    body = (
+        "def zeroed(model):\n"
+        "    for parameter in model.parameters():\n"
+        "        nn.init.zeros_(parameter)\n"
+        "    return model\n"
     )
-    assert done.code == 1
-    assert "set strategy.head" in done.err
+    done = simulate(task_file(body, model=model), "--rounds", 1, "--strategy", *strategy)
+    assert done.code == 2
+    assert said in done.err
+    assert not done.folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,18 @@ class Algorithm:
         """What clients train a model with these arrays with, beside the gradient of their loss."""
         return Terms()
 
-    def init(self, arrays: Arrays) -> Arrays:
-        """State of the server half before round 1, from the initial global arrays."""
+    def check(self, statistics: frozenset[str], draw: Callable[[int], Arrays]) -> None:
+        """Refuse a model that it cannot train; `draw` as for `init`.
+
+        Raises:
+            InputError: it is one.
+        """
+
+    def init(self, arrays: Arrays, draw: Callable[[int], Arrays]) -> Arrays:
+        """State of the server half before round 1, from the initial global arrays.
+
+        `draw` gives other initial arrays of the model, the same ones for the same number.
+        """
         return {}
 
     def broadcast(self, state: Arrays) -> Arrays:

@@ -4,13 +4,14 @@ Li, Jiang, Zhang, Kamp & Dou (2021), "FedBN: Federated learning on non-IID featu
 normalization", algorithm 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedloom_client.algorithms.base import Algorithm, Work
 from fedloom_client.trainer import Update
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.errors import TrainingError
+from fedloom_edge.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,13 @@ class FedBN(Algorithm):
     """
 
     personal_models: ClassVar[bool] = True
+
+    def check(self, statistics: frozenset[str], draw: Callable[[int], Arrays]) -> None:
+        """Refuse a model without batch norm."""
+        if not statistics:
+            raise InputError(
+                "strategy fedbn needs a model with batch normalisation, and this task's has none; use another"
+            )
 
     def fit(self, work: Work) -> tuple[Update, Arrays]:
         """Train with the own normalisation; send everything else."""
@@ -37,6 +45,4 @@ class FedBN(Algorithm):
 def _local(work: Work) -> set[str]:
     """Names of every array of a layer that has statistics."""
     layers = {name.rpartition(".")[0] for name in work.statistics}
-    if not layers:
-        raise TrainingError("FedBN needs a model with batch normalisation; use another strategy")
     return {name for name in work.arrays if name.rpartition(".")[0] in layers}

@@ -4,6 +4,7 @@ Acar, Zhao, Matas Navarro, Mattina, Whatmough & Saligrama (2021), "Federated lea
 regularization", algorithm 1. Clients weigh alike, as there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class FedDyn(Algorithm):
         """The regulariser and h_i."""
         return Terms(proximal=True, offset=True)
 
-    def init(self, arrays: Arrays) -> Arrays:
+    def init(self, arrays: Arrays, draw: Callable[[int], Arrays]) -> Arrays:
         """The server's h: zeros."""
         return {name: np.zeros(array.shape, np.float32) for name, array in arrays.items()}
 

@@ -13,6 +13,7 @@ import numpy as np
 from fedloom_client.algorithms.base import SGD, Algorithm, Collected, Work, progress, trained
 from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
+from fedloom_edge.errors import InputError
 
 NORMALISER = "normaliser"
 
@@ -35,6 +36,10 @@ class FedNova(Algorithm):
         "FedNova's effective number of steps jumps from round to round with who takes part, and its "
         "accuracy with it (Li et al., 2022, 'Federated learning on non-IID data silos', finding 8)"
     )
+
+    def __post_init__(self) -> None:
+        if not self.proximal_mu >= 0:
+            raise InputError(f"strategy.proximal_mu={self.proximal_mu:g}: it must be at least 0")
 
     def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
         """FedProx's."""

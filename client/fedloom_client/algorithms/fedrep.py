@@ -4,6 +4,7 @@ Collins, Hassani, Mokhtari & Shakkottai (2021), "Exploiting shared representatio
 federated learning", algorithm 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from fedloom_client.algorithms.base import Algorithm, Work
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Terms, Update
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.errors import InputError, TrainingError
+from fedloom_edge.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class FedRep(Algorithm):
     The head never leaves the client; the global model keeps the one that it began with.
 
     Attributes:
-        head: what the names of the head's arrays begin with; empty for the last layer.
+        head: the layer that is the head, by its name in the model; empty for the last one.
         head_epochs: passes over the shard for the head, at least 1.
     """
 
@@ -33,6 +34,10 @@ class FedRep(Algorithm):
     def __post_init__(self) -> None:
         if self.head_epochs < 1:
             raise InputError(f"strategy.head_epochs={self.head_epochs}: it must be at least 1")
+
+    def check(self, statistics: frozenset[str], draw: Callable[[int], Arrays]) -> None:
+        """Refuse a model of which the head is nothing or all."""
+        self._head(draw(0), statistics)
 
     def terms(self, arrays: Arrays, statistics: frozenset[str]) -> Terms:
         """The head without the body, and the body without the head."""
@@ -63,10 +68,11 @@ class FedRep(Algorithm):
     def _head(self, arrays: Arrays, statistics: frozenset[str]) -> set[str]:
         names = [name for name in arrays if name not in statistics]
         layer = self.head or names[-1].rpartition(".")[0]
-        head = {name for name in names if name == layer or name.startswith(layer)}
+        head = {name for name in names if name == layer or name.startswith(f"{layer}.")}
         if not head or len(head) == len(names):
-            raise TrainingError(
-                f"FedRep: {len(head)} of {len(names)} arrays are the head ({layer!r}); "
-                "set strategy.head to what the names of its arrays begin with"
+            layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
+            raise InputError(
+                f"strategy fedrep: {len(head)} of {len(names)} arrays are of the head {layer!r}; "
+                f"--set strategy.head=LAYER, one of {', '.join(layers)}"
             )
         return head

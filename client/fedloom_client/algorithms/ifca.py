@@ -4,14 +4,13 @@ Ghosh, Chung, Yin & Ramchandran (2020), "An efficient framework for clustered fe
 algorithm 1 (model averaging).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fedloom_client.algorithms.base import Algorithm, Collected, Reply, Work, mean, named, part
-from fedloom_client.seeds import generator
 from fedloom_client.trainer import Update
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
@@ -40,12 +39,20 @@ class IFCA(Algorithm):
         if not 2 <= self.clusters <= 100:
             raise InputError(f"strategy.clusters={self.clusters}: it must be from 2 to 100")
 
-    def init(self, arrays: Arrays) -> Arrays:
-        """The initial model, and others drawn with each array's own mean and deviation."""
+    def check(self, statistics: frozenset[str], draw: Callable[[int], Arrays]) -> None:
+        """Models that are all alike would stay so: every client takes the first."""
+        first, second = draw(0), draw(1)
+        if all(np.array_equal(array, second[name]) for name, array in first.items()):
+            raise InputError(
+                "strategy ifca begins with models that differ, and this task's model always begins with the "
+                "same arrays; draw some of its layers at random, or use another strategy"
+            )
+
+    def init(self, arrays: Arrays, draw: Callable[[int], Arrays]) -> Arrays:
+        """The initial model, and others: what is pretrained is the same in all of them."""
         models = dict(named("0", arrays))
         for index in range(1, self.clusters):
-            draw = generator("ifca", index)
-            models |= named(str(index), {name: _redrawn(array, draw) for name, array in arrays.items()})
+            models |= named(str(index), draw(index))
         return models
 
     def broadcast(self, state: Arrays) -> Arrays:
@@ -93,9 +100,4 @@ class IFCA(Algorithm):
 
     def _best(self, work: Work) -> int:
         losses = [work.loss(part(work.broadcast, str(index))) for index in range(self.clusters)]
-        return int(np.argmin(losses))
-
-
-def _redrawn(array: Any, draw: np.random.Generator) -> Any:
-    spread = array.std() if array.size > 1 else 0.0
-    return (array.mean() + spread * draw.standard_normal(array.shape)).astype(array.dtype)
+        return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))

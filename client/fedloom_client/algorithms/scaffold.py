@@ -5,7 +5,7 @@ federated learning", algorithm 1 with option II. Clients weigh alike, as there. 
 a client adds to c from its update and its number of steps, so nothing but the update goes up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -55,7 +55,7 @@ class Scaffold(Algorithm):
         """The correction."""
         return Terms(offset=True)
 
-    def init(self, arrays: Arrays) -> Arrays:
+    def init(self, arrays: Arrays, draw: Callable[[int], Arrays]) -> Arrays:
         """The server's control variate c: zeros."""
         return {name: np.zeros(array.shape, np.float32) for name, array in arrays.items()}
 

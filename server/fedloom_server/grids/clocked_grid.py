@@ -4,6 +4,7 @@ Nobody waits: when a client is done is computed from its steps and its speed, so
 the same seed, and a day of a slow fleet takes the minutes of its arithmetic.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -47,9 +48,11 @@ class ClockSettings:
     period: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.slow <= 1 and self.factor >= 1 and self.step > 0 and self.period >= 0):
+        finite = all(map(math.isfinite, (self.factor, self.step, self.period)))
+        if not (finite and 0 <= self.slow <= 1 and self.factor >= 1 and self.step > 0 and self.period >= 0):
             raise InputError(
-                "--set clock: slow is from 0 to 1, factor at least 1, step above 0, period at least 0"
+                "--set clock: slow is from 0 to 1, factor at least 1, step above 0, period at least 0, all "
+                "of them finite"
             )
         if self.buffer < 1:
             raise InputError(f"clock.buffer={self.buffer}: it must be at least 1")

@@ -50,6 +50,7 @@ from fedloom_server.rounds.plan import Plan
 from fedloom_server.secure.settings import secure_settings
 from fedloom_server.store.process_mark import process_mark
 from fedloom_server.store.run_store import DATABASE, RunStore
+from fedloom_server.strategies.composed import check_model
 from fedloom_server.strategies.registry import make_strategy
 
 log = logging.getLogger("fedloom.link")
@@ -110,6 +111,7 @@ class Serving:
             optimizer=training.optimizer,
         )
         require_codec(strategy)
+        check_model(strategy, TorchTrainer(task))
         guard = (_PLANNED_GUARD if options.plan else {}) | settings["guard"]
         plan = replace(plan, guard=guard_settings(guard, strategy))
         _check_privacy(plan, strategy, options)

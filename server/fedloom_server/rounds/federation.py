@@ -38,6 +38,7 @@ from fedloom_server.rounds.plan import Plan, Watcher
 from fedloom_server.rounds.roster import DataGrows, Member, Numbered, OrderedGrid, meet
 from fedloom_server.store.rows import ClientRow, Round
 from fedloom_server.store.run_store import RunStore
+from fedloom_server.strategies.composed import Composed
 from fedloom_server.strategies.registry import is_server_optimizer
 
 _LISTED = 100_000  # clients that are written into the store before anything is known of them
@@ -117,6 +118,8 @@ class Federation:
             self.strategy.key = derive_seed(self.plan.seed, "privacy")
             if is_server_optimizer(self.strategy.strategy):
                 self.strategy.statistics = self.trainer.statistics
+        if isinstance(self.strategy, Composed):
+            self.strategy.draw = self._drawn
         if self.privacy is not None:
             self.privacy.begin(self.strategy, self.declared, saved is not None)
         opened: OpenRound | None = None
@@ -139,7 +142,7 @@ class Federation:
         if preprocess is not None:
             self.constants = preprocess.merge(member.summary for member in members)
         self._prepare_test()
-        self.arrays = self.trainer.initial_arrays(derive_seed(self.plan.seed, "initial"))
+        self.arrays = self._drawn()
         with self.store.transaction():
             if len(members) <= _LISTED:
                 self._list_clients(member.client for member in members)
@@ -150,6 +153,10 @@ class Federation:
             for warning in run_warnings(self.plan, self.strategy):
                 self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
+
+    def _drawn(self, *number: int) -> Arrays:
+        """Initial arrays; those without a number are the run's."""
+        return self.trainer.initial_arrays(derive_seed(self.plan.seed, "initial", *number))
 
     def _go_on(self, saved: Checkpoint, members: Sequence[Member]) -> OpenRound | None:
         """Take over a checkpoint; gives the round that was open, if one was."""

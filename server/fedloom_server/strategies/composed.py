@@ -1,15 +1,16 @@
 """Our own algorithms as a Flower strategy: one class for all of them, around `init` and `apply`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedloom_client.algorithms.base import Algorithm, Collected, Reply, named, part
 from fedloom_client.flower.records import arrays_in, from_record, to_record, values_in
 from fedloom_client.orders import ALGORITHM, Orders
+from fedloom_client.trainer import Trainer
 from fedloom_client.training import Training
 from fedloom_edge.arrays import Arrays
 from fedloom_server.guard.guard import GROWTH
@@ -19,7 +20,11 @@ _SELDOM = 0.2  # share of the clients in a round, below which some algorithms co
 
 
 class Composed(FedAvg):
-    """Asks clients for an algorithm's client half, and applies its server half to what they send."""
+    """Asks clients for an algorithm's client half, and applies its server half to what they send.
+
+    Attributes:
+        draw: gives other initial arrays of the model, by number; set by whoever has its trainer.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Composed(FedAvg):
         )
         self.algorithm = algorithm
         self.clients = clients
+        self.draw: Callable[[int], Arrays] = lambda number: self._arrays
         self.only_weighted_mean = algorithm.streams
         self.uniform_weights = algorithm.uniform
         self._state: Arrays | None = None
@@ -62,7 +68,7 @@ class Composed(FedAvg):
         self._arrays = from_record(arrays)
         self._training = Training.from_config(config)
         if self._state is None:
-            self._state = self.algorithm.init(self._arrays)
+            self._state = self.algorithm.init(self._arrays, self.draw)
         return self._with_broadcast(super().configure_train(server_round, arrays, self._asking(config), grid))
 
     def configure_evaluate(
@@ -121,3 +127,13 @@ class Composed(FedAvg):
         alone = self.algorithm.uniform and not self.algorithm.streams
         weight = 1 if alone else int(figures["num-examples"])
         return Reply(arrays_in(message.content, "arrays"), weight, figures)
+
+
+def check_model(strategy: Strategy, trainer: Trainer) -> None:
+    """Refuse a model that the strategy's algorithm cannot train.
+
+    Raises:
+        InputError: it is one.
+    """
+    if isinstance(strategy, Composed):
+        strategy.algorithm.check(trainer.statistics, trainer.initial_arrays)

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
@@ -83,6 +84,7 @@ def make_strategy(
         if key not in known:
             raise unknown(f"option of strategy {name}", key, known)
     values = {key: convert(f"strategy.{key}", text, known[key].annotation) for key, text in options.items()}
+    _check(values, clients)
     if not wrapper:
         return _build(base_name, base, {**_defaults(base, clients, lr), **values})
     return _wrap(wrapper, base_name, {**_defaults(base, clients, lr), **values}, clients)
@@ -140,6 +142,7 @@ def _compose(name: str, options: Mapping[str, str], clients: int, optimizer: str
         if key not in (*own, *shared):
             raise unknown(f"option of strategy {name}", key, [*own, *shared])
     values = {key: convert(f"strategy.{key}", text, kinds[key]) for key, text in options.items()}
+    _check(values, clients)
     algorithm = make_algorithm(name, {key: value for key, value in values.items() if key in own})
     taken = {key: value for key, value in values.items() if key in shared}
     if algorithm.optimizers and optimizer not in algorithm.optimizers:
@@ -184,6 +187,28 @@ def _defaults(kind: type[Strategy], clients: int, lr: float) -> dict[str, Any]:
     if "client_learning_rate" in parameters:
         values |= {"client_learning_rate": lr, "train_loss_key": "train-loss"}
     return values
+
+
+def _check(values: Mapping[str, Any], clients: int) -> None:
+    """Refuse what Flower takes, and then waits without end or raises in a round.
+
+    Raises:
+        InputError: a value is such.
+    """
+    for key, value in values.items():
+        wanted = ""
+        if key.startswith("fraction_") and not 0 <= value <= 1:
+            wanted = "a share of the clients, from 0 to 1"
+        elif key == "fraction_train" and value == 0:
+            wanted = "above 0, or nobody trains"
+        elif key.startswith("min_") and key.endswith("_nodes") and not 1 <= value <= clients:
+            wanted = f"from 1 to {clients}, the clients that there are"
+        elif isinstance(value, float) and not math.isfinite(value):
+            wanted = "finite"
+        elif key == "proximal_mu" and value < 0:
+            wanted = "at least 0"
+        if wanted:
+            raise InputError(f"strategy.{key}={value:g}: it must be {wanted}")
 
 
 def _build(name: str, kind: type[T], values: Mapping[str, Any]) -> T:

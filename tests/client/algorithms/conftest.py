@@ -27,7 +27,7 @@ class Quadratics:
         self.curvatures = [np.diag(1 + 4 * rng.random(DIMENSION)) for _ in range(clients)]
         self.centres = [spread * rng.standard_normal(DIMENSION) for _ in range(clients)]
         self.arrays = {"w": np.zeros(DIMENSION)}
-        self.state = algorithm.init(self.arrays)
+        self.state = algorithm.init(self.arrays, lambda number: {"w": np.full(DIMENSION, 0.1 * number)})
         self.memories = [{} for _ in range(clients)]
 
     def optimum(self, weights=None):

@@ -11,6 +11,7 @@ from fedloom_client.algorithms.ditto import Ditto
 from fedloom_client.algorithms.feddyn import FedDyn
 from fedloom_client.algorithms.fednova import FedNova
 from fedloom_client.algorithms.fedprox import InexactProx
+from fedloom_client.algorithms.fedrep import FedRep
 from fedloom_client.algorithms.ifca import IFCA
 from fedloom_client.algorithms.registry import ALGORITHMS, make_algorithm, name_of
 from fedloom_client.algorithms.scaffold import Scaffold
@@ -134,7 +135,6 @@ def test_ifca_finds_the_clusters(quadratics):
     federation = quadratics(IFCA(clusters=2), clients=6, steps=[10] * 6)
     for client in range(6):
         federation.centres[client] = np.full(4, 3.0 if client % 2 else -3.0)
-    federation.state |= {"1/w": np.full(4, 0.1)}  # all zeros have no deviation to be redrawn with
     federation.run(30)
     for client in range(6):
         np.testing.assert_allclose(federation.personal(client), federation.centres[client], atol=1e-3)
@@ -144,9 +144,23 @@ def test_ifcas_global_arrays_are_the_largest_clusters(quadratics):
     federation = quadratics(IFCA(clusters=2), clients=5, steps=[10] * 5)
     for client in range(5):
         federation.centres[client] = np.full(4, 3.0 if client < 3 else -3.0)
-    federation.state |= {"1/w": np.full(4, 0.1)}
     federation.run(30)
     np.testing.assert_allclose(federation.arrays["w"], np.full(4, 3.0), atol=1e-3)
+
+
+def test_ifca_never_chooses_a_model_that_is_broken(quadratics):
+    federation = quadratics(IFCA(clusters=2))
+    federation.state |= {"0/w": np.full(4, np.nan)}
+    federation.run(1)
+    assert np.isfinite(federation.arrays["w"]).all()
+
+
+@pytest.mark.parametrize("head", ["", "fc", "classifier"])
+def test_fedreps_head_is_a_layer_and_not_those_whose_names_begin_like_it(head):
+    names = ("fc1.weight", "fc1.bias", "classifier.0.weight", "classifier.3.weight", "fc.weight", "fc.bias")
+    arrays = {name: np.zeros(2) for name in names}
+    _, kept = FedRep(head=head).terms(arrays, frozenset()).frozen
+    assert kept == {name for name in names if name.startswith(f"{head or 'fc'}.")}
 
 
 def test_stragglers_do_a_part_of_the_round_the_same_for_the_same_seed(quadratics):
