@@ -64,7 +64,7 @@ def run_session(setup: Setup, *, resume: bool = False) -> int:
             if setup.dashboard:
                 sys.stdout.write(f"{stack.enter_context(dashboard_beside(setup.out))}\n")
                 sys.stdout.flush()
-            for warning in run_warnings(setup.plan, setup.strategy):
+            for warning in run_warnings(setup.plan, setup.strategy, setup.examples):
                 sys.stderr.write(f"fedloom: {warning}\n")
             first = _FirstRound()
             status, reason, code = _train(setup, trainer, store, first)

@@ -67,6 +67,10 @@ class Setup:
     watchers: Sequence[Watcher] = ()
     wrap: Callable[[Grid], Grid] | None = None
 
+    def examples(self) -> int:
+        """In the training parts of all clients."""
+        return sum(len(self.shards.parts(client)[0]) for client in range(self.plan.clients))
+
 
 def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup:
     """Load the task and its data, cut the shards, check all of it, and make the strategy.
@@ -103,9 +107,9 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if settings["clock"] and arguments.mode is None:
         raise InputError("--set clock.* needs --mode sync, semisync or async")
     refuse_combinations(arguments, strategy, training, attack, faults, resume=resume)
-    check_private_training(strategy, training)
+    check_private_training(strategy, training, recipe.partition)
     secure = secure_settings(arguments, settings, strategy, clients)
-    privacy = Budget.parse(arguments.privacy) if arguments.privacy else None
+    privacy = None if arguments.privacy is None else Budget.parse(arguments.privacy)
     if not resume:
         sizes = (len(shards.parts(client)[0]) for client in range(clients))
         check_budget(privacy, Mechanisms.of(strategy, training), sizes)

@@ -75,6 +75,8 @@ def test_private_training_works_with_these(simulate, task_file, options):
         ((*DPSGD, "--backend", "vmap"), "leave out --backend"),
         ((*DPSGD, "--set", "training.patience=2"), "leave one out"),
         (("--set", "training.dp_noise=1"), "needs both"),
+        ((*DPSGD, "--partition", "virtual:20"), "use another partition"),
+        (("--privacy", ""), "unknown key of --privacy"),
         (("--privacy", "epsilon=3"), "needs noise to account for"),
         (("--privacy", "epsilon=3", "--strategy", "dp-local", *DP), "round 1 alone would spend"),
         (("--privacy", "epsilon=-1", "--strategy", "dp-local", *DP), "epsilon must be above 0"),

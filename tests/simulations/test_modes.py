@@ -111,6 +111,7 @@ def test_result_json_says_when_each_round_was_over(simulate, task_file):
         (("--mode", "async", "--set", "clock.slow=2"), "slow is from 0 to 1"),
         (("--mode", "async", "--set", "clock.buffer=0"), "at least 1"),
         (("--mode", "async", "--compress", "int8"), "use semisync"),
+        (("--mode", "semisync", "--set", "clock.period=inf"), "all of them finite"),
         (("--mode", "async", "--strategy", "ditto"), "use semisync"),
         (("--mode", "async", "--faults", "drop=0.1"), "--mode async: attacks"),
     ],

@@ -147,7 +147,7 @@ def test_these_work_together(simulate, task_file, options):
         (("--set", "guard.norms=clip"), "leave out --set guard.norms"),
         (("--clients", "2"), "take at least 3"),
         (("--set", "strategy.fraction_train=0.2"), "take at least 3"),
-        (("--set", "secure.clip=0"), "clip must be positive"),
+        (("--set", "secure.clip=0"), "clip must be from 1e-6 to 1e6"),
         (("--set", "secure.dropouts=0.6"), "dropouts from 0 to 0.45"),
     ],
 )
@@ -188,6 +188,7 @@ def test_a_client_that_clips_is_counted_and_not_named(simulate, task_file):
         first, last = (store.get_arrays(entry.arrays) for entry in store.rounds())
     assert [event["client"] for event in warnings] == [None]
     assert "5 clients clipped" in warnings[0]["data"]["reason"]
+    assert "1 warning; the last in round 1: 5 clients clipped" in done.out
     norm = np.sqrt(sum(np.square(last[n] - a, dtype=np.float64).sum() for n, a in first.items()))
     assert 0 < norm <= 0.00101
 

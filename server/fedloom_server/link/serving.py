@@ -96,7 +96,7 @@ class Serving:
             early_stop=EarlyStop.parse(options.early_stop, task.metric) if options.early_stop else None,
             orders=Orders(compress=options.compress, plan=options.plan),
             keep=override(Keep(), settings["checkpoints"], "checkpoints"),
-            privacy=Budget.parse(options.privacy) if options.privacy else None,
+            privacy=None if options.privacy is None else Budget.parse(options.privacy),
             secret=True,
         )
         if not options.local:
@@ -250,7 +250,7 @@ class Serving:
                 [table, board, ProgressFacts(store)],
                 lambda client: None if counts is None else counts[client].tolist(),
             )
-            for warning in run_warnings(plan, strategy):
+            for warning in run_warnings(plan, strategy, lambda: 0):  # devices have not told yet
                 sys.stderr.write(f"fedloom: {warning}\n")
             federation.run(grid)
             return federation.ended
@@ -273,7 +273,8 @@ def _enlisted(store: RunStore) -> list[str]:
 
 def _check_privacy(plan: Plan, strategy: Strategy, options: argparse.Namespace) -> None:
     """What can be known of a private run before devices have told how much data they have."""
-    check_private_training(strategy, plan.training)
+    partition = (options.partition or plan.task.partition) if options.local else ""
+    check_private_training(strategy, plan.training, partition)
     if plan.training.dp_noise and options.plan:
         raise InputError(
             "--plan lets a device choose its batch size, by which training.dp_noise is accounted for; leave "

@@ -36,6 +36,8 @@ class Budget:
             key, _, value = part.strip().partition("=")
             if key not in ("epsilon", "delta"):
                 raise unknown("key of --privacy", key, ["epsilon", "delta"])
+            if key in values:
+                raise InputError(f"--privacy {text}: {key} is given twice")
             try:
                 values[key] = float(value)
             except ValueError:

@@ -1,10 +1,11 @@
 """What privacy must not be combined with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from flwr.serverapp.strategy import Strategy
 
+from fedloom_client.data.partition import VIRTUAL
 from fedloom_client.training import Training
 from fedloom_edge.config import override
 from fedloom_edge.errors import InputError
@@ -37,8 +38,8 @@ def guard_settings(changes: Mapping[str, str], strategy: Strategy) -> GuardSetti
     return override(settings, {"norms": "accept"}, "guard")
 
 
-def check_private_training(strategy: Strategy, training: Training) -> None:
-    """Refuse private steps in an algorithm that trains more than the accountant knows of.
+def check_private_training(strategy: Strategy, training: Training, partition: str) -> None:
+    """Refuse private steps on an example that is trained on more often than the accountant knows of.
 
     Raises:
         InputError: it does.
@@ -48,14 +49,23 @@ def check_private_training(strategy: Strategy, training: Training) -> None:
             "training.dp_noise accounts for one training a round, and this algorithm's clients train or "
             "measure more; use fedavg or another of Flower's strategies"
         )
+    if training.dp_noise and partition.partition(":")[0] == VIRTUAL:
+        raise InputError(
+            f"training.dp_noise accounts for an example at one client, and under --partition {partition} "
+            "clients share them; use another partition"
+        )
 
 
-def run_warnings(plan: "Plan", strategy: Strategy) -> list[str]:
-    """What the strategy warns of, and what a private run's epsilon does not cover, in sentences."""
+def run_warnings(plan: "Plan", strategy: Strategy, examples: Callable[[], int]) -> list[str]:
+    """What the strategy warns of, and what a private run's epsilon does not cover, in sentences.
+
+    `examples` counts those of all clients.
+    """
     found = list(getattr(strategy, "warnings", ()))
     if isinstance(strategy, PrivateMean | LocalPrivacy) and not strategy.noise_multiplier:
         found.append("strategy.noise_multiplier is 0: updates are clipped, and nothing is private")
-    if Mechanisms.of(strategy, plan.training) is None:
+    mechanisms = Mechanisms.of(strategy, plan.training)
+    if mechanisms is None:
         return found
     budget = plan.privacy or Budget()
     if plan.task.preprocess is not None:
@@ -66,6 +76,8 @@ def run_warnings(plan: "Plan", strategy: Strategy) -> list[str]:
         found.append(
             "--early-stop looks at clients' figures without noise: epsilon leaves out when the run ends"
         )
-    if budget.delta * plan.clients > 1:
-        found.append(f"delta {budget.delta:g} is more than one in {plan.clients} clients: give a smaller one")
+    many = {unit: examples() if unit == "sample" else plan.clients for unit in mechanisms.units}
+    for unit, count in many.items():
+        if budget.delta * count > 1:
+            found.append(f"delta {budget.delta:g} is more than one in {count} {unit}s: give a smaller one")
     return found

@@ -40,9 +40,17 @@ def write_result(store: RunStore) -> dict[str, Any]:
         "versions": facts["versions"],
         **({"reason": facts["reason"]} if facts.get("reason") else {}),
         **({"privacy": facts["privacy"]} if "privacy" in facts else {}),
+        "warnings": _warnings(store),
     }
     write_atomic(store.folder / "result.json", json.dumps(_finite(result), indent=1) + "\n")
     return result
+
+
+def _warnings(store: RunStore) -> dict[str, Any]:
+    """How many warnings came up in rounds that are of no single client, and the last one."""
+    found = [event for event in store.events("warning") if event["round"] and event["client"] is None]
+    last = f"round {found[-1]['round']}: {found[-1]['data']['reason']}" if found else ""
+    return {"count": len(found), "last": last}
 
 
 def _round(entry: Round, metric: str) -> dict[str, Any]:
@@ -56,6 +64,8 @@ def said_of(result: Mapping[str, Any]) -> Iterator[str]:
     """What to tell a person of a run's end beside its figures: why it ended early, and what it spent."""
     if result["status"] == "finished" and result.get("reason"):
         yield f"ended early: {result['reason']}"
+    if count := result["warnings"]["count"]:
+        yield f"{count} warning{'s' * (count > 1)}; the last in {result['warnings']['last']}"
     if "privacy" in result and result["final"]:
         told = result["privacy"]
         budget = f" of {told['budget']:g}" if told["budget"] else ""

@@ -37,6 +37,7 @@ class Decoder:
             if codec == AUTO:
                 codec, encoded = read_signed(encoded)
             compression = Compression(parse_codec(codec), self.statistics)
+            del reply.content["arrays"]  # Flower warns of a record that takes the place of another
             reply.content["arrays"] = to_record(compression.decode(encoded, self.origin))
         except (CompressionError, ValueError, TypeError, OSError, EOFError) as error:
             return f"encoding: {error}"

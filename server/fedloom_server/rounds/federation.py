@@ -150,7 +150,7 @@ class Federation:
                 {"preprocess": self.store.put_arrays(self.constants) if self.constants else None}
             )
             self.store.event("started", clients=len(members))
-            for warning in run_warnings(self.plan, self.strategy):
+            for warning in run_warnings(self.plan, self.strategy, lambda: sum(self.declared.values())):
                 self.store.event("warning", reason=warning)
         self._finish_round(self._central(0), self._opened(0))
 

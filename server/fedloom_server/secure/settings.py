@@ -1,7 +1,6 @@
 """What secure aggregation is told, and what it cannot be combined with."""
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ class SecureSettings:
 
     Attributes:
         clip: largest L2 norm of an update's difference to the global arrays; a client clips its own.
+            The unit of the whole numbers that are summed grows with it.
         dropouts: share of a round's clients that may go missing after they gave keys, in [0, 0.45]; it
             decides how many neighbours each client shares masks with.
     """
@@ -32,8 +32,8 @@ class SecureSettings:
     dropouts: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.clip) and self.clip > 0 and 0 <= self.dropouts <= 0.45):
-            raise InputError("--set secure: clip must be positive, dropouts from 0 to 0.45")
+        if not (1e-6 <= self.clip <= 1e6 and 0 <= self.dropouts <= 0.45):
+            raise InputError("--set secure: clip must be from 1e-6 to 1e6, dropouts from 0 to 0.45")
 
 
 def secure_settings(

@@ -68,6 +68,10 @@ def make_strategy(
         wrapper, base_name = base_name, "fedavg"
     if wrapper and wrapper not in WRAPPERS:
         raise unknown("strategy wrapper", wrapper, WRAPPERS)
+    if wrapper and not base_name:
+        raise InputError(f"strategy {name}: there is nothing after the colon; write {wrapper}:fedavg")
+    if base_name == "fedbuff":
+        raise InputError("strategy fedbuff is --strategy fedavg with --mode async")
     if base_name in TREES:
         raise InputError(
             f"strategy {base_name} merges XGBoost trees, but a task trains a torch model; use another"

@@ -86,6 +86,8 @@ def test_local_noise_is_told_against_twice_the_bound():
         ("epsilon=nan", "must be above 0"),
         ("epsilon=0", "must be above 0"),
         ("delta=1", "between 0 and 1"),
+        ("epsilon=8,epsilon=9", "given twice"),
+        ("", "unknown key of --privacy"),
         ("epsilom=1", "did you mean 'epsilon'"),
     ],
 )
