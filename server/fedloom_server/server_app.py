@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = make_strategy(
         name, {}, clients=clients, lr=task.training.lr, optimizer=task.training.optimizer
     )
-    check_model(strategy, TorchTrainer(task))
+    check_model(strategy, lambda: TorchTrainer(task))
     secure = None
     if config.get(SECURE):
         refuse_unmasked(name, strategy, orders.compress, clients)

@@ -93,7 +93,8 @@ def refusal(table: Table, cell: Cell) -> str:
         table: SIMULATE or DEVICES.
         cell: the options.
     """
-    run = ["tabular", *flags(table, cell)]
+    normalised = cell.get("strategy") == "fedbn"  # for which there must be batch norm
+    run = ["digits" if normalised else "tabular", *flags(table, cell)]
     try:
         if table is DEVICES:
             _prepare_devices(run)

@@ -116,7 +116,7 @@ def prepare_run(arguments: argparse.Namespace, *, resume: bool = False) -> Setup
     if not arguments.show_partition:
         require_codec(strategy)
         _check(shards)
-        check_model(strategy, TorchTrainer(task))
+        check_model(strategy, lambda: TorchTrainer(task))
     return Setup(
         recipe=recipe,
         shards=shards,

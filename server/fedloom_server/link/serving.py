@@ -111,7 +111,7 @@ class Serving:
             optimizer=training.optimizer,
         )
         require_codec(strategy)
-        check_model(strategy, TorchTrainer(task))
+        check_model(strategy, lambda: TorchTrainer(task))
         guard = (_PLANNED_GUARD if options.plan else {}) | settings["guard"]
         plan = replace(plan, guard=guard_settings(guard, strategy))
         _check_privacy(plan, strategy, options)

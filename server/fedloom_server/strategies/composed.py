@@ -129,11 +129,12 @@ class Composed(FedAvg):
         return Reply(arrays_in(message.content, "arrays"), weight, figures)
 
 
-def check_model(strategy: Strategy, trainer: Trainer) -> None:
-    """Refuse a model that the strategy's algorithm cannot train.
+def check_model(strategy: Strategy, make_trainer: Callable[[], Trainer]) -> None:
+    """Refuse a model that the strategy's algorithm, if it is one of ours, cannot train.
 
     Raises:
         InputError: it is one.
     """
     if isinstance(strategy, Composed):
+        trainer = make_trainer()
         strategy.algorithm.check(trainer.statistics, trainer.initial_arrays)
