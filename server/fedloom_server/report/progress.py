@@ -68,9 +68,10 @@ class RoundTable:
     def round_done(self, entry: Round) -> None:
         """Print the round's row."""
         figures = (entry.loss, entry.metric, entry.federated_metric, entry.worst_metric)
+        up = entry.bytes_up / 1e6
         self._say(
             f"{entry.number:>5}  {'  '.join(map(_figure, figures))}  {entry.clients_failed:>6}  "
-            f"{entry.rejected:>8}  {entry.bytes_up / 1e6:>7.2f}  {entry.seconds:>7.2f}"
+            f"{entry.rejected:>8}  {up:>7.{2 if up >= 0.1 else 4}f}  {entry.seconds:>7.2f}"
             f"{self._spent(f'{entry.metrics.get(FIGURES[0], 0):.4g}')}"
         )
         if entry.loss is not None and entry.metric is not None:
