@@ -137,7 +137,7 @@ def _contribution(title: str, subtitle: str, result: dict[str, Any]) -> Figure:
     axes = figure.add_axes((0.07, 0.14, 0.89, 0.56))
     x = np.arange(len(clients))
     shapley = [client["shapley"] for client in clients]
-    error = [client["error"] for client in clients]
+    error = None if clients[0]["error"] is None else [client["error"] for client in clients]
     panel(axes, f"Share of the gain in {result['metric']}")
     axes.bar(x - 0.2, shapley, 0.38, yerr=error, color=BLUE, ecolor=MUTED, label="Shapley value")
     axes.bar(x + 0.2, [c["leave_one_out"] for c in clients], 0.38, color=VERMILLION, label="leave one out")
