@@ -20,6 +20,8 @@ WH = 3600.0
 """Joules of a watt-hour."""
 JOULES, ESTIMATED = "energy-joules", "energy-estimated"
 """Names of a device's figures: what a work took, and 1 where that is an estimate."""
+SILENT = "energy-silent"
+"""Name of a gateway's figure: how many devices of its site told nothing of a work."""
 
 # Idle and busy (all cores) watts of a bare board by what its model begins with; where two begin alike the
 # longer comes first. Zero 2 W: idle CNX Software (2021), busy by the difference that A. Jacobs (2021) found
