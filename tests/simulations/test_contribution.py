@@ -75,6 +75,12 @@ def test_a_refused_update_gives_nothing_and_takes_nothing(simulated):
     assert all(each["shapley"] == 0 for each in said["clients"] if each["client"] not in taken_in)
 
 
+def test_updates_that_a_strategy_empties_can_be_valued(simulated):
+    said = explained(simulated("--strategy", "fedmedian"), permutations=1)
+    assert said["same_run"]
+    assert any(client["shapley"] for client in said["clients"])
+
+
 def test_a_run_whose_clients_were_not_evaluated_has_no_fairness(simulated, capsys):
     said = explained(simulated("--set", "strategy.fraction_evaluate=0.0"))
     assert said["fairness"] is None

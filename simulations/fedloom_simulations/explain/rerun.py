@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from fedloom_client.flower.records import from_record
+from fedloom_client.flower.records import from_record, select
 from fedloom_client.torch_trainer import TorchTrainer
 from fedloom_edge.arrays import Arrays, arrays_sha256
 from fedloom_edge.errors import RunError
@@ -53,9 +53,10 @@ class _KeepingGrid(GridWrapper):
                 facts: Any = reply.content.metric_records["metrics"]
                 self._clients[node] = int(facts["partition-id"])
             elif kind == MessageType.TRAIN and not reply.has_error():
-                # Another record of the same arrays: whoever takes the reply in decodes it in place.
-                kept = Message(RecordDict({**reply.content}), 1, MessageType.TRAIN)
-                self.replies.setdefault(self._clients[node], kept)
+                # Another record of the same arrays: the intake decodes the reply's, strategies empty it.
+                record = reply.content.array_records["arrays"]
+                kept = RecordDict({"arrays": select(record, list(record))})
+                self.replies.setdefault(self._clients[node], Message(kept, 1, MessageType.TRAIN))
             yield reply
 
 
