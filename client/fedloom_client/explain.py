@@ -20,10 +20,10 @@ METHODS = ("integrated-gradients", "saliency", "occlusion")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `fedloom edge explain`."""
     add_source_arguments(parser)
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
-    parser.add_argument("--samples", type=int, default=6, metavar="N", help="how many samples; default: 6")
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="how")
+    parser.add_argument("--samples", type=int, default=6, metavar="N", help="how many samples")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the choice of samples")
-    parser.add_argument("--out", type=Path, default=Path("explain.json"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("explain.json"), metavar="FILE", help="where to")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,6 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.samples < 1:
         raise InputError(f"--samples {arguments.samples}: give at least 1")
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    if arguments.out.is_dir():
+        raise InputError(f"--out {arguments.out} is a folder; name a file, for example explain.json in it")
     artefact = Artefact(arguments.artefact)
     check(artefact)
     gradient = None if arguments.method == "occlusion" else _gradient(artefact)

@@ -1,7 +1,7 @@
 """Energy of a stretch of work: measured where the machine tells, estimated (and said so) where it is known.
 
-What tells, the most exact first: RAPL's counters of a PC, a power sensor on the board (INA2xx and its like,
-under hwmon), the power management chip of a Raspberry Pi 5, a battery that is discharging. A board without
+What tells, the most exact first: RAPL's counters of a PC, a power sensor on the board (INA2xx, under
+hwmon), the power management chip of a Raspberry Pi 5, a battery that is discharging. A board without
 any is estimated by its idle and busy power where somebody has published both; any other is left out.
 """
 
@@ -20,6 +20,8 @@ WH = 3600.0
 """Joules of a watt-hour."""
 JOULES, ESTIMATED = "energy-joules", "energy-estimated"
 """Names of a device's figures: what a work took, and 1 where that is an estimate."""
+SILENT = "energy-silent"
+"""Name of a gateway's figure: how many devices of its site told nothing of a work."""
 
 # Idle and busy (all cores) watts of a bare board by what its model begins with; where two begin alike the
 # longer comes first. Zero 2 W: idle CNX Software (2021), busy by the difference that A. Jacobs (2021) found
@@ -30,6 +32,9 @@ _BOARDS = (
     ("Raspberry Pi 3 Model B", 1.4, 3.7),
     ("Raspberry Pi 4 Model B", 2.3, 5.3),
 )
+# Names under hwmon of sensors that are put in a board's supply, as on UPS boards: INA209 to INA260. Others
+# tell the power of a part: a graphics card (amdgpu), an NVMe, one rail of several (ina3221).
+_SUPPLY = "ina2"
 _RAIL = re.compile(r"(\w+)_([AV])\b[^=\n]*=([0-9.]+)")
 
 
@@ -165,8 +170,10 @@ def _passed(before: tuple[int, int], now: tuple[int, int]) -> int:
 
 
 def _hwmon(root: Path) -> float | None:
-    """Watts by a power sensor, or by the bus voltage and the current of one (an INA219 has both)."""
+    """Watts by a sensor in the board's supply, or by its bus voltage and current (an INA219 has both)."""
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if not _text(folder / "name").startswith(_SUPPLY):
+            continue
         if (microwatts := _number(folder / "power1_input")) is not None:
             return microwatts / 1e6
         current, volts = _number(folder / "curr1_input"), _number(folder / "in1_input")  # mA, mV

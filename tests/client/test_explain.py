@@ -102,6 +102,15 @@ def test_a_trained_artefact_is_explained_with_its_new_arrays(made, tmp_path):
         assert np.array_equal(stored_array(content, inspect(content, EXPLAIN), name), array)
 
 
+@pytest.mark.parametrize(("out", "words"), [("nope/x.json", "make it first"), (".", "name a file")])
+def test_where_nothing_can_be_written_is_said_before_any_work(made, tmp_path, capsys, out, words):
+    options = ["--data", str(made / "mine.npz"), "--out", str(tmp_path / out)]
+    assert main(["edge", "explain", str(tmp_path / "not even looked at"), *options]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
 def test_what_cannot_be_explained_is_refused_in_words(made, tmp_path, capsys):
     assert main(["edge", "export", "sentiment", "--explain", "--out", str(tmp_path / "s.fedloom")]) == 2
     assert "only floats have gradients" in capsys.readouterr().err

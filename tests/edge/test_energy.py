@@ -57,9 +57,17 @@ def test_rapl_counts_packages_and_memory_and_a_counter_that_begins_anew(tmp_path
 @pytest.mark.parametrize(
     ("files", "source", "watts"),
     [
-        ({"sys/class/hwmon/hwmon2/power1_input": 4_200_000}, "sensor", 4.2),
         (
-            {"sys/class/hwmon/hwmon0/curr1_input": 800, "sys/class/hwmon/hwmon0/in1_input": 5100},
+            {"sys/class/hwmon/hwmon2/name": "ina226", "sys/class/hwmon/hwmon2/power1_input": 4_200_000},
+            "sensor",
+            4.2,
+        ),
+        (
+            {
+                "sys/class/hwmon/hwmon0/name": "ina219",
+                "sys/class/hwmon/hwmon0/curr1_input": 800,
+                "sys/class/hwmon/hwmon0/in1_input": 5100,
+            },
             "sensor",
             4.08,
         ),
@@ -92,6 +100,18 @@ def test_power_is_read_from_what_the_board_has(
     assert sensor.watts() == (watts if watts is None else pytest.approx(watts))
 
 
+@pytest.mark.parametrize("name", ["amdgpu", "nvme", "ina3221", "corsairpsu", ""])
+def test_what_a_part_of_the_machine_takes_is_not_the_boards(tmp_path: Path, name: str) -> None:
+    folder = "sys/class/hwmon/hwmon0"
+    _write(tmp_path, {f"{folder}/name": name, f"{folder}/power1_input": 90_000_000})
+    assert PowerSensor(tmp_path, _none).watts() is None
+    _write(tmp_path, {f"{folder}/curr1_input": 800, f"{folder}/in1_input": 5100})
+    assert PowerSensor(tmp_path, _none).source == ""
+    board = "sys/class/hwmon/hwmon1"
+    _write(tmp_path, {f"{board}/name": "ina231", f"{board}/power1_input": 3_000_000})
+    assert PowerSensor(tmp_path, _none).watts() == 3.0
+
+
 def test_the_rails_of_a_pi_5_are_summed_where_current_and_voltage_are_known(tmp_path: Path) -> None:
     sensor = PowerSensor(tmp_path, lambda: _RAILS)
     assert sensor.source == "pmic"
@@ -99,7 +119,8 @@ def test_the_rails_of_a_pi_5_are_summed_where_current_and_voltage_are_known(tmp_
 
 
 def test_a_sensors_power_is_integrated_over_time(tmp_path: Path) -> None:
-    _write(tmp_path, {"sys/class/hwmon/hwmon0/power1_input": 5_000_000})
+    folder = "sys/class/hwmon/hwmon0"
+    _write(tmp_path, {f"{folder}/name": "ina260", f"{folder}/power1_input": 5_000_000})
     began = time.monotonic()
     with EnergyMeter(tmp_path) as meter:
         inside = time.monotonic()

@@ -71,6 +71,36 @@ def test_estimates_are_marked_and_a_point_that_was_not_gained_has_no_price(store
     assert energy.energy_text(found) == "energy: 0.1 Wh (estimated by the boards' published power)"
 
 
+def test_energy_of_some_of_the_devices_says_so_and_gives_no_price(store):
+    joules = {"energy-joules": 3600.0, "energy-estimated": 0.0}
+    with store.transaction():
+        store.add_round(Round(0, 1.0, 0.1, arrays="0"), [])
+        store.add_round(
+            Round(1, 1.0, 0.9, arrays="0"), [row(k, **joules if k == 4 else {}) for k in range(10)]
+        )
+    told(store, 1, 3600.0)
+    found = write_result(store)
+    assert (found["energy_wh"], found["energy_devices"], found["working_devices"]) == (1.0, 1, 10)
+    assert (found["energy_complete"], found["wh_per_accuracy_point"]) == (False, None)
+    assert found["rounds"][0]["energy_devices"] == 2  # as the round's event has it
+    assert energy.energy_text(found) == "energy: 1 Wh (measured, of 1 of 10 devices)"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [row(0, "evaluate"), row(0, "evaluate", **{"energy-joules": 1.0, "energy-silent": 2.0})],
+    ids=["masked work", "silent device of a site"],
+)
+def test_energy_of_a_part_of_the_work_says_so_and_gives_no_price(store, second):
+    with store.transaction():
+        store.add_round(Round(0, 1.0, 0.1, arrays="0"), [])
+        store.add_round(Round(1, 1.0, 0.9, arrays="0"), [row(0, **{"energy-joules": 3600.0}), second])
+    told(store, 1, 3600.0)
+    found = energy.run_energy(store)
+    assert found["wh_per_accuracy_point"] is None
+    assert energy.energy_text(found) == "energy: 1 Wh (measured, of a part of the devices' work)"
+
+
 def test_without_a_meter_nothing_is_made_up(store):
     fill(store, 0.1, 0.9)
     result = write_result(store)

@@ -1,6 +1,7 @@
 """`fedloom explain`: attributions that add up and matter, and contributions that share out the gain."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -84,6 +85,25 @@ def test_a_clients_own_samples_can_be_explained(digits):
     assert json.loads((digits / "explain.json").read_text())["on"] == "2"
 
 
+def test_a_run_that_failed_before_round_1_says_that_its_model_is_untrained(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["simulate", "digits", "--clients", "2", "--faults", "nan=1", "--out", str(run)]) == 1
+    capsys.readouterr()
+    assert explain(run, "--samples", 1) == 0
+    said = "the run is not finished (failed): its model is untrained"
+    assert capsys.readouterr().out.startswith(f"{said}\n")
+    assert json.loads((run / "explain.json").read_text())["warning"] == said
+
+
+@pytest.mark.parametrize("command", ["explain", "edge explain"])
+def test_help_says_a_default_once(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "(default: integrated-gradients)" in words
+    assert not re.search(r"default: \S+ \(default", words)
+
+
 def test_contributions_share_out_the_whole_gain(digits, capsys):
     assert explain(digits, "--contribution", "--permutations", 4) == 0
     said = json.loads((digits / "contribution.json").read_text())
@@ -107,6 +127,10 @@ def test_jains_index_is_one_where_all_are_equal():
         (("--on", "kitchen"), "give test, or a client"),
         (("--samples", "0"), "--samples 0"),
         (("--contribution", "--permutations", "0"), "--permutations 0"),
+        (("--contribution", "--on", "2"), "--on 2 is about samples"),
+        (("--contribution", "--method", "saliency"), "--method saliency is about samples"),
+        (("--contribution", "--samples", "3"), "--samples 3 is about samples"),
+        (("--permutations", "3"), "--permutations 3 needs --contribution"),
     ],
 )
 def test_bad_input_is_one_line(digits, options, words, capsys):

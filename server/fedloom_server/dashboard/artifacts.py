@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedloom_server.dashboard.database import Database
+from fedloom_server.report.explained import PICTURES
 
-PICTURES = {"explain.png": "what the model looks at", "contribution.png": "what each client gave"}
-"""What `fedloom explain` draws."""
 # Nothing else leaves a run's folder; a name from a request is looked up here, never joined to a path.
 _FILES = {
     "model.onnx": "the model as ONNX",

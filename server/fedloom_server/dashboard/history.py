@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedloom_server.dashboard.artifacts import PICTURES, artifact_path
+from fedloom_server.dashboard.artifacts import artifact_path
 from fedloom_server.dashboard.database import Database, columnar, finite
 from fedloom_server.dashboard.state import LIVE, elapsed, eta, last_seen, state
+from fedloom_server.report.explained import PICTURES
 
 ROUND = (
     "number", "loss", "metric", "train_loss", "federated_loss", "federated_metric", "worst_metric",

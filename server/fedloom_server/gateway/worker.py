@@ -14,7 +14,7 @@ from fedloom_client.orders import ALGORITHM, COMPRESS
 from fedloom_client.secure.concealing import asks_for_secrecy
 from fedloom_client.wire import Content, figures, read_settings
 from fedloom_edge.arrays import Arrays
-from fedloom_edge.energy import ESTIMATED, JOULES
+from fedloom_edge.energy import ESTIMATED, JOULES, SILENT
 from fedloom_edge.errors import FedloomError, RunError
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.gateway.site import Site, SiteMember
@@ -227,11 +227,13 @@ class SiteWorker:
 
 
 def _add_energy(spent: dict[str, float], result: pb.Result) -> None:
-    """A site takes what its devices take, and estimates where one of them does."""
+    """A site takes what its devices take, estimates where one of them does, and says how many are silent."""
     told = {figure.name: figure.value for figure in result.figures}
     if JOULES in told:
         spent[JOULES] = spent.get(JOULES, 0.0) + told[JOULES]
         spent[ESTIMATED] = max(spent.get(ESTIMATED, 0.0), told.get(ESTIMATED, 0.0))
+    else:
+        spent[SILENT] = spent.get(SILENT, 0.0) + 1
 
 
 def _check(work: pb.Work) -> None:

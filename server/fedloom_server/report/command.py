@@ -1,6 +1,7 @@
 """Show a run, or compare several: a table in the terminal and a picture.
 
-For one DIR: its rounds, and its report.png drawn anew. For several: a row a run, and comparison.png.
+For one DIR: its rounds, its report.png drawn anew, and where the pictures of `fedloom explain` are.
+For several: a row a run, and comparison.png.
 """
 
 import argparse
@@ -81,6 +82,7 @@ def _export(stores: "Sequence[RunStore]", uri: str) -> int:
 def _show(stores: "Sequence[RunStore]", out: Path) -> None:
     from fedloom_server.energy import energy_text, run_energy
     from fedloom_server.report.comparison import draw_comparison
+    from fedloom_server.report.explained import pictures
     from fedloom_server.report.run import draw_run
     from fedloom_server.report.style import check_format
     from fedloom_server.report.table import rounds_table, runs_table
@@ -99,6 +101,9 @@ def _show(stores: "Sequence[RunStore]", out: Path) -> None:
     else:
         draw_comparison(drawn, out)
     _say(f"\n{out}")
+    if len(stores) == 1:
+        for name, what in pictures(stores[0].folder).items():
+            _say(f"{stores[0].folder / name}: {what}")
 
 
 def _say(text: str) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedloom_edge.errors import InputError
+from fedloom_server.report.explained import PICTURES
 from fedloom_server.report.tensorboard import scalars
 from fedloom_server.store.run_store import RunStore
 
 EXPERIMENT = "fedloom"
 _PARAMETERS = ("task", "engine", "strategy", "partition", "seed", "clients", "planned_rounds", "training")
-_FILES = ("model.onnx", "model.safetensors", "result.json", "report.png")
+_FILES = ("model.onnx", "model.safetensors", "result.json", "report.png", *PICTURES)
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 _BATCH = 500  # metrics in one call; MLflow takes at most 1000
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fedloom_edge.files import write_atomic
-from fedloom_server.energy import rounds_wh, run_energy
+from fedloom_server.energy import rounds_energy, run_energy
 from fedloom_server.privacy.budget import FIGURES
 from fedloom_server.store.rows import Round
 from fedloom_server.store.run_store import RunStore
@@ -22,7 +22,7 @@ def write_result(store: RunStore) -> dict[str, Any]:
     """Write result.json (its fields: docs/architecture.md) from the store and return it."""
     facts, rounds = store.facts(), store.rounds()
     clock = {e["round"]: {"simulated_seconds": e["data"]["seconds"]} for e in store.events("clock")}
-    energy = {number: {"energy_wh": wh} for number, wh in rounds_wh(store).items()}
+    energy = rounds_energy(store)
     result = {
         **{key: facts.get(key) for key in _FACTS},
         "rounds": [

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from fedloom_server.report import history, lines
 from fedloom_server.report.costs import draw_costs
+from fedloom_server.report.explained import pictures
 from fedloom_server.report.labels import draw_labels
 from fedloom_server.report.style import (
     BLUE,
@@ -58,6 +59,7 @@ def run_figure(store: RunStore) -> Figure:
     draw_labels(figure, lower[0], history.label_counts(store), history.sizes(store), names)
     draw_costs(figure, lower[1], rounds)
     _footer(figure, facts, rounds)
+    _explained(figure, store.folder)
     return figure
 
 
@@ -143,6 +145,12 @@ def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> No
         told = facts["privacy"]
         text = f"ε {spent:.3g} at δ {told['delta']:g} for each {told['unit']}  ·  {text}"
     figure.text(_RIGHT, 0.018, text, fontsize=6.5, color=MUTED, ha="right", va="baseline")
+
+
+def _explained(figure: Figure, folder: Path) -> None:
+    """Name the pictures of explanations, which are beside the run."""
+    text = "  ·  ".join(f"{what}: {name}" for name, what in pictures(folder).items())
+    figure.text(_LEFT, 0.018, text, fontsize=6.5, color=MUTED, va="baseline")
 
 
 def _last(rounds: list[Round], name: str) -> float | None:

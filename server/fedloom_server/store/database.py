@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedloom_edge.errors import InputError
+
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
@@ -35,3 +37,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         # the commits since the last durable one as a whole, and then the run goes on from there.
         connection.execute("PRAGMA synchronous=NORMAL")
     return connection
+
+
+def unreadable(path: Path, fault: object) -> InputError:
+    """What a person is told of a database that SQLite cannot read."""
+    return InputError(f"{path} cannot be read ({fault}); if it is damaged, restore a copy of it")

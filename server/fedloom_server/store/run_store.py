@@ -13,7 +13,7 @@ from typing import Any, Self
 from fedloom_edge.arrays import Arrays, arrays_sha256, load_arrays, save_arrays
 from fedloom_edge.errors import InputError, RunError
 from fedloom_edge.files import sync_files
-from fedloom_server.store.database import connect, transaction
+from fedloom_server.store.database import connect, transaction, unreadable
 from fedloom_server.store.folder_lock import FolderLock
 from fedloom_server.store.rows import ClientRound, ClientRow, Round, cells_of, values_of
 
@@ -73,7 +73,7 @@ class RunStore:
         """Open a run's folder to read it; a run that is going on may be read too.
 
         Raises:
-            InputError: there is no run, or one of another format version.
+            InputError: there is no run, a damaged one, or one of another format version.
         """
         path = folder / DATABASE
         if not path.is_file():
@@ -84,7 +84,7 @@ class RunStore:
             connection = connect(path, read_only=True)
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error as error:
-            raise RunError(f"{path} cannot be read ({error}); it may be damaged") from error
+            raise unreadable(folder / DATABASE, error) from error
         if version not in _READABLE:
             raise InputError(
                 f"{path} has format {version}, this fedloom reads {_READABLE[0]} to {_READABLE[-1]}; "
@@ -97,9 +97,8 @@ class RunStore:
         """Open a run's folder to go on with the run; what a killed process left half-written is removed.
 
         Raises:
-            InputError: there is no run, another process is at work on it, or it is of a format that
-                had no checkpoints.
-            RunError: the database is damaged.
+            InputError: there is no run, another process is at work on it, its database is damaged, or it
+                is of a format that had no checkpoints.
         """
         cls.open(folder).close()
         connection = connect(folder / DATABASE)
@@ -110,9 +109,9 @@ class RunStore:
                 )
             store = cls(folder, connection)
             if (fault := connection.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
-                raise RunError(f"{folder / DATABASE} is damaged ({fault}); restore it from a copy")
+                raise unreadable(folder / DATABASE, fault)
         except sqlite3.DatabaseError as error:
-            raise RunError(f"{folder / DATABASE} is damaged ({error}); restore it from a copy") from error
+            raise unreadable(folder / DATABASE, error) from error
         store.lock()
         if "norm_limit" not in [row["name"] for row in connection.execute("PRAGMA table_info(round)")]:
             connection.execute("ALTER TABLE round ADD COLUMN norm_limit REAL")
@@ -137,8 +136,10 @@ class RunStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.close()
+        if type(error) is sqlite3.DatabaseError:  # a page that is no page: found when it is read
+            raise unreadable(self.folder / DATABASE, error) from error
 
     def close(self) -> None:
         """Close the database; a writer leaves nothing in the -wal file, even if somebody reads on."""

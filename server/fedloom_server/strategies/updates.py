@@ -203,7 +203,7 @@ class AllUpdates:
                 factor = clip_factor(self._levels[client], highest)
                 arrays = from_record(self._replies[client].content.array_records["arrays"])
                 self._replies[client].content["arrays"] = to_record(
-                    {name: _towards(self._arrays[name], array, factor) for name, array in arrays.items()}
+                    {name: towards(self._arrays[name], array, factor) for name, array in arrays.items()}
                 )
             else:
                 del self._replies[client]
@@ -260,7 +260,8 @@ def clip_factor(level: int, highest: int) -> float:
     return float(2.0 ** ((highest - level) / 2))
 
 
-def _towards(origin: NDArray[Any], array: NDArray[Any], factor: float) -> NDArray[Any]:
+def towards(origin: NDArray[Any], array: NDArray[Any], factor: float) -> NDArray[Any]:
+    """`array` with its difference to `origin` scaled by `factor`, of its own dtype."""
     moved = origin + factor * (array.astype(np.float64) - origin)
     return np.asarray(moved, dtype=array.dtype)
 

@@ -18,16 +18,16 @@ from fedloom_simulations.explain.picture import draw_samples
 from fedloom_simulations.explain.subject import Subject
 
 
-def explain_samples(subject: Subject, on: str, method: str, count: int, seed: int) -> str:
-    """Explain `count` samples of shard `on`; returns what a person should read of it.
+def explain_samples(subject: Subject, on: str, method: str, samples: int, seed: int) -> str:
+    """Explain `samples` samples of shard `on`; returns what a person should read of it.
 
     Raises:
         InputError: there is no such shard or no sample.
     """
-    if count < 1:
-        raise InputError(f"--samples {count}: give at least 1")
+    if samples < 1:
+        raise InputError(f"--samples {samples}: give at least 1")
     raw = subject.raw(on)
-    chosen = np.sort(generator(seed, "explain").permutation(len(raw))[:count])
+    chosen = np.sort(generator(seed, "explain").permutation(len(raw))[:samples])
     if len(chosen) == 0:
         raise InputError(f"--on {on}: that shard has no sample")
     shown = raw.take(chosen)[0]
@@ -53,10 +53,18 @@ def explain_samples(subject: Subject, on: str, method: str, count: int, seed: in
         }
         for place, index in enumerate(chosen)
     ]
-    words = {"run": subject.folder.name, "on": on, "method": method, "completeness_gap": found.gap, **check}
+    words = {
+        "run": subject.folder.name,
+        "warning": subject.warning,
+        "on": on,
+        "method": method,
+        "completeness_gap": found.gap,
+        **check,
+    }
     write_atomic(subject.folder / "explain.json", json.dumps({**words, "samples": entries}) + "\n")
     draw_samples(subject.folder / "explain.png", words, entries, shown, found.values)
-    return "\n".join([*verdict(found, check), f"{subject.folder}: explain.json, explain.png"]) + "\n"
+    said = [subject.warning] if subject.warning else []
+    return "\n".join([*said, *verdict(found, check), f"{subject.folder}: explain.json, explain.png"]) + "\n"
 
 
 def _label(value: Any, names: list[str]) -> Any:

@@ -17,21 +17,31 @@ from fedloom_simulations.setup import Setup, prepare_run
 
 @dataclass(frozen=True)
 class Subject:
-    """A simulated run after its last round.
+    """A simulated run after its newest round.
 
     Attributes:
         folder: of the run.
         facts: of its store.
         setup: from which it was run.
-        arrays: of the last round.
+        round: the newest one's number.
+        arrays: of that round.
         constants: of the preprocessing.
     """
 
     folder: Path
     facts: dict[str, Any]
     setup: Setup
+    round: int
     arrays: Arrays
     constants: Arrays
+
+    @property
+    def warning(self) -> str:
+        """What a person must know of a run that is not finished; empty of one that is."""
+        if self.facts["status"] == "finished":
+            return ""
+        model = f"after round {self.round} of {self.facts['planned_rounds']}" if self.round else "untrained"
+        return f"the run is not finished ({self.facts['status']}): its model is {model}"
 
     def options(self, out: Path) -> argparse.Namespace:
         """The options that make the same run again in `out`."""
@@ -72,4 +82,4 @@ def open_subject(folder: Path) -> Subject:
         arrays = store.get_arrays(rounds[-1].arrays)
         constants = store.get_arrays(facts["preprocess"]) if facts["preprocess"] else {}
     options = restored_arguments(add_arguments, folder, facts["arguments"])
-    return Subject(folder, facts, prepare_run(options, resume=True), arrays, constants)
+    return Subject(folder, facts, prepare_run(options, resume=True), rounds[-1].number, arrays, constants)

@@ -18,7 +18,7 @@ from fedloom_client.node import Description
 from fedloom_client.seeds import derive_seed
 from fedloom_client.trainer import Evaluation, Update
 from fedloom_edge.cli import main
-from fedloom_edge.energy import ESTIMATED, JOULES
+from fedloom_edge.energy import ESTIMATED, JOULES, SILENT
 from fedloom_protos.v1 import link_pb2 as pb
 from fedloom_server.fleet.fleet import Fleet
 from fedloom_server.gateway.site import Site as Behind
@@ -228,7 +228,7 @@ def test_a_site_takes_the_energy_of_all_its_devices(site, gateways):
     ask(site.grid, "query")
     (reply,) = ask(site.grid, arrays=model(), number=1).values()
     told = reply.content["metrics"]
-    assert (told[JOULES], told[ESTIMATED]) == (60.0, 1.0)
+    assert (told[JOULES], told[ESTIMATED], told[SILENT]) == (60.0, 1.0, 1.0)
 
 
 def test_what_preprocessing_is_fitted_on_is_summed(site, gateways):

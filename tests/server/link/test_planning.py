@@ -242,6 +242,7 @@ def test_a_payload_of_another_codec_is_refused(device, name):
 def test_a_works_settings_ask_for_the_plan_and_its_figures_have_the_energy(device, tmp_path):
     folder = tmp_path / "board/sys/class/hwmon/hwmon0"
     folder.mkdir(parents=True)
+    (folder / "name").write_text("ina219\n")
     (folder / "power1_input").write_text("3000000\n")
     power = PowerSensor(tmp_path / "board", lambda: "")
     worker = NodeWorker(device.node, Memory(tmp_path / "memory"), None, device.planner, power)

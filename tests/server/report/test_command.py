@@ -8,6 +8,7 @@ import pytest
 
 from fedloom_edge.cli import main
 from fedloom_server.guard.quarantine import Refused, keep
+from fedloom_server.report.run import run_figure
 from fedloom_server.report.table import text_table
 from fedloom_server.store.run_store import RunStore
 
@@ -23,6 +24,22 @@ def test_one_run_shows_its_rounds_and_draws_its_report(make_run, tmp_path, capsy
     assert out[6].split()[1:5] == ["2.0290", "0.2710", "0.2710", "0.1355"]
     assert out[-1] == str(tmp_path / "one" / "report.png")
     assert (tmp_path / "one" / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_pictures_of_an_explanation_are_named_and_kept_on_the_report(make_run, tmp_path, capsys):
+    make_run(tmp_path / "one")
+    with RunStore.open(tmp_path / "one") as store:
+        assert not any("explain.png" in text.get_text() for text in run_figure(store).texts)
+        for name in ("explain.png", "contribution.png"):
+            (tmp_path / "one" / name).touch()
+        drawn = [text.get_text() for text in run_figure(store).texts]
+    assert "what the model looks at: explain.png  ·  what each client gave: contribution.png" in drawn
+    assert main(["report", str(tmp_path / "one")]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        str(tmp_path / "one" / "report.png"),
+        f"{tmp_path / 'one' / 'explain.png'}: what the model looks at",
+        f"{tmp_path / 'one' / 'contribution.png'}: what each client gave",
+    ]
 
 
 def test_several_runs_show_a_row_each_and_one_picture(make_run, tmp_path, capsys):

@@ -14,6 +14,7 @@ def test_a_run_in_mlflow_is_the_run(make_run, tmp_path, capsys, monkeypatch):
     (store.folder / "result.json").write_text("{}")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     pytest.importorskip("sqlalchemy")
+    (store.folder / "explain.png").touch()
     assert main(["report", str(store.folder), "--mlflow", uri]) == 0
     identity = capsys.readouterr().out.split("run ")[1].split()[0]
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -25,7 +26,7 @@ def test_a_run_in_mlflow_is_the_run(make_run, tmp_path, capsys, monkeypatch):
     assert [(entry.step, entry.value) for entry in history] == [
         (entry.number, pytest.approx(entry.loss)) for entry in store.rounds()
     ]
-    assert [file.path for file in client.list_artifacts(identity)] == ["result.json"]
+    assert [file.path for file in client.list_artifacts(identity)] == ["explain.png", "result.json"]
 
 
 def test_without_a_uri_or_without_mlflow_it_says_what_to_do(make_run, tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError, RunError
 from fedloom_server.store.rows import ClientRound, ClientRow, Round
 from fedloom_server.store.run_store import RunStore
@@ -72,6 +73,19 @@ def test_arrays_are_kept_once_under_their_hash_and_a_flipped_bit_is_seen(store):
     path.write_bytes(content)
     with pytest.raises(RunError, match="damaged"):
         store.get_arrays(digest)
+
+
+@pytest.mark.parametrize("place", [0, 4096])
+def test_a_damaged_database_is_one_line_about_its_file(tmp_path, place, capsys):
+    with RunStore.create(tmp_path / "run", {}) as store:
+        store.set_facts({str(key): "word" for key in range(500)})
+    path = tmp_path / "run" / "run.db"
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + b"\xff" * (len(content) - place))
+    assert main(["report", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert f"{path} cannot be read" in message
+    assert message.count("\n") == 1
 
 
 def test_only_arrays_that_are_referred_to_stay(store):
