@@ -81,6 +81,12 @@ def test_updates_that_a_strategy_empties_can_be_valued(simulated):
     assert any(client["shapley"] for client in said["clients"])
 
 
+@pytest.mark.parametrize(("strategy", "said"), [("fedavg", False), ("fedadam", True), ("fedmedian", True)])
+def test_a_strategy_that_makes_more_than_the_mean_is_told_of(simulated, capsys, strategy, said):
+    explained(simulated("--strategy", strategy), permutations=1)
+    assert (f"{strategy} may make another model" in capsys.readouterr().out) == said
+
+
 def test_a_run_whose_clients_were_not_evaluated_has_no_fairness(simulated, capsys):
     said = explained(simulated("--set", "strategy.fraction_evaluate=0.0"))
     assert said["fairness"] is None

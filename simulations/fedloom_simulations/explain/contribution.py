@@ -20,6 +20,8 @@ from fedloom_edge.arrays import Arrays
 from fedloom_edge.errors import InputError
 from fedloom_edge.files import write_atomic
 from fedloom_server.store.run_store import RunStore
+from fedloom_server.strategies.registry import is_server_optimizer
+from fedloom_server.strategies.updates import uses_only_mean
 from fedloom_simulations.explain.picture import draw_contribution
 from fedloom_simulations.explain.rerun import Updates, run_again
 from fedloom_simulations.explain.subject import Subject
@@ -169,6 +171,12 @@ def _say(subject: Subject, result: dict[str, Any]) -> str:
         )
     else:
         lines.append("across clients: - (none of them was evaluated)")
+    strategy = subject.setup.strategy
+    if not uses_only_mean(strategy) or is_server_optimizer(strategy):
+        lines.append(
+            f"these are figures of the updates' weighted mean, and {subject.setup.strategy_name} may make "
+            "another model of them"
+        )
     if not result["same_run"]:
         lines.append("the run made again has other weights (other versions?): take the figures with care")
     return "\n".join([*lines, f"{subject.folder}: contribution.json, contribution.png"]) + "\n"
