@@ -90,11 +90,21 @@ def check_space(space: Space) -> None:
     for name, dimension in space.items():
         if name.partition(".")[0] not in ("training", "strategy"):
             raise InputError(f"space {name!r}: a name is training.KEY or strategy.KEY")
+        if not isinstance(dimension, Dimension):
+            raise InputError(f"space {name}: {dimension!r} is none of Real(), Whole() and Choice()")
         if isinstance(dimension, Choice):
-            if not dimension.values:
-                raise InputError(f"space {name}: give at least one value to choose from")
-        elif not dimension.low < dimension.high or (dimension.log and dimension.low <= 0):
+            if not isinstance(dimension.values, tuple | list) or not dimension.values:
+                raise InputError(f"space {name}: give a tuple of at least one value to choose from")
+        elif not _is_range(dimension):
             raise InputError(f"space {name}: from {dimension.low} to {dimension.high} is no range to search")
+
+
+def _is_range(dimension: Real | Whole) -> bool:
+    kind = int if isinstance(dimension, Whole) else int | float
+    low, high = dimension.low, dimension.high
+    if not (isinstance(low, kind) and isinstance(high, kind) and math.isfinite(low) and math.isfinite(high)):
+        return False
+    return low < high and (low > 0 or not dimension.log)
 
 
 def grid(space: Space) -> Iterator[dict[str, Value]]:

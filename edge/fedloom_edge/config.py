@@ -13,8 +13,11 @@ from fedloom_edge.errors import InputError, unknown
 T = TypeVar("T")
 
 
-def add_config_argument(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """Give a command `--config FILE` and `--set SECTION.KEY=VALUE` for some `sections`."""
+def add_config_argument(parser: argparse.ArgumentParser, *sections: str, foreign: Sequence[str] = ()) -> None:
+    """Give a command `--config FILE` and `--set SECTION.KEY=VALUE` for some `sections`.
+
+    `foreign` are keys that a file for another command may have, and that say nothing here.
+    """
     parser.add_argument(
         "--config", metavar="FILE", default=None, help="TOML file with defaults for these options"
     )
@@ -26,14 +29,15 @@ def add_config_argument(parser: argparse.ArgumentParser, *sections: str) -> None
         default=[],
         help=f"a setting of {' or '.join(sections)}, for example {sections[0]}.lr=0.1; may be repeated",
     )
-    parser.set_defaults(sections=sections)
+    parser.set_defaults(sections=sections, foreign=foreign)
 
 
 def apply_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """Make the TOML file's and the environment's values the defaults of `parser`'s options.
 
     A key of the file is an option's name (`early-stop` or `early_stop`); a table is a section of
-    `--set`. The variable of `--early-stop` is FEDLOOM_EARLY_STOP.
+    `--set`. The section `strategy` and the option cannot both stand under their name in a file; there
+    `[strategy] name = "fedadam"` is the option. The variable of `--early-stop` is FEDLOOM_EARLY_STOP.
 
     Raises:
         InputError: the file cannot be read or has a key that is no option.
@@ -76,11 +80,13 @@ def _from_file(
     for key, value in content.items():
         name = key.replace("-", "_")
         if isinstance(value, dict) and key in sections:
+            if key in options and "name" in value:
+                values[key] = str(value.pop("name"))
             settings += [f"{key}.{option}={entry}" for option, entry in value.items()]
         elif name in options and not isinstance(value, dict):
             # As text, so that an option's own type converts and checks it as it does a flag's.
             values[name] = value if isinstance(value, bool) else str(value)
-        else:
+        elif name not in parser.get_default("foreign"):
             raise unknown(f"key in {path}", key, [*options, *sections])
     return values, settings
 

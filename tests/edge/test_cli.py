@@ -21,6 +21,7 @@ def probe(monkeypatch):
         parser.add_argument("--clients", type=int, default=10)
         parser.add_argument("--early-stop")
         parser.add_argument("--engine", choices=("inline", "ray"), default="inline")
+        parser.add_argument("--strategy", default="fedavg")
         add_config_argument(parser, "training", "strategy")
 
     def run(arguments: argparse.Namespace) -> int:
@@ -92,6 +93,15 @@ def test_flags_beat_the_environment_which_beats_the_file(probe, tmp_path, monkey
     assert probe.seen.clients == 4
     cli.main(["probe", "--config", str(file), "--clients", "5"])
     assert probe.seen.clients == 5
+
+
+def test_a_section_of_an_options_name_has_the_option_as_its_name(probe, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('[strategy]\nname = "fedadam"\neta = 0.03\n')
+    cli.main(["probe", "--config", str(file)])
+    assert (probe.seen.strategy, probe.seen.settings) == ("fedadam", ["strategy.eta=0.03"])
+    cli.main(["probe", "--config", str(file), "--strategy", "fedavg"])
+    assert probe.seen.strategy == "fedavg"
 
 
 def test_a_file_with_an_unknown_key_or_choice_is_refused(probe, tmp_path, capsys):

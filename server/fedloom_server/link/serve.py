@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dashboard", action="store_true", help="watch the run in a browser; prints a link that works once"
     )
-    add_config_argument(parser, *SECTIONS)
+    add_config_argument(parser, *SECTIONS, foreign=("clients",))  # the devices are what they are
 
 
 def run(arguments: argparse.Namespace) -> int:

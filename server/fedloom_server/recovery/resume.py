@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def kept_arguments(options: argparse.Namespace, *, without: tuple[str, ...]) -> dict[str, Any]:
     """A command's options as JSON values for the run's folder; what --config and variables gave is in."""
-    ignored = ("config", "out", "sections", *without)
+    ignored = ("config", "out", "sections", "foreign", *without)
     kept = {name: value for name, value in vars(options).items() if name not in ignored}
     return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in kept.items()}
 

@@ -97,7 +97,12 @@ def make_strategy(
 def default_options(name: str) -> dict[str, Any]:
     """The options of strategy `name` that have a default, with it."""
     wrapper, _, base = name.lower().rpartition(":")
-    known = {**_options(_plain()[base]), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
+    if base in WRAPPERS:
+        wrapper, base = base, "fedavg"
+    if base in ALGORITHMS:
+        known = {**_options(Composed), **_options(ALGORITHMS[base])}
+    else:
+        known = {**_options(_plain()[base]), **(_options(WRAPPERS[wrapper]) if wrapper else {})}
     return {key: option.default for key, option in known.items() if option.default is not option.empty}
 
 

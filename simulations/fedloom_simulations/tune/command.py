@@ -20,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--search",
         choices=("grid", "random", "bayes"),
         default="bayes",
-        help="all combinations, independent draws, or a tree-structured Parzen estimator; default: bayes",
+        help="all combinations, independent draws, or a tree-structured Parzen estimator",
     )
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="how many, the default's too")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="how many, the default's too; default: 20, of a grid all"
+    )
     parser.add_argument(
         "--validate",
         choices=("samples", "clients"),

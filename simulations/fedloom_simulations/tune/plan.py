@@ -11,14 +11,19 @@ import numpy as np
 from fedloom_client.data.partition import Partition
 from fedloom_client.data.shards import Shards
 from fedloom_client.loading import load_task
+from fedloom_client.seeds import generator
 from fedloom_client.space import Space, Value, check_space, grid, space_around
 from fedloom_client.task import Task
+from fedloom_client.training import Training
 from fedloom_edge.config import override, parse_settings
 from fedloom_edge.errors import InputError
-from fedloom_server.strategies.registry import default_options
+from fedloom_server.privacy.options import check_private_training
+from fedloom_server.strategies.registry import default_options, make_strategy
 from fedloom_simulations.folds import fold_count
 from fedloom_simulations.options import SECTIONS, add_arguments
-from fedloom_simulations.setup import prepare_run
+from fedloom_simulations.setup import Setup, prepare_run
+
+_TRIALS = 20  # where nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +84,13 @@ class SearchPlan:
         return options
 
     def grid(self) -> list[dict[str, Value]]:
-        """The combinations of a grid search, the defaults' first."""
-        return [self.default, *(values for values in grid(self.space) if not self._is_default(values))]
+        """The combinations of a grid search, the defaults' first, the others in an order of the seed's.
+
+        So that a search of a part of them sees all of the space.
+        """
+        others = [values for values in grid(self.space) if not self._is_default(values)]
+        order = generator(self.options.seed, "tune", "grid").permutation(len(others))
+        return [self.default, *(others[place] for place in order)]
 
     def _is_default(self, values: dict[str, Value]) -> bool:
         return all(
@@ -96,42 +106,85 @@ def plan_search(options: argparse.Namespace) -> SearchPlan:
         InputError: something is wrong; nothing has been written.
     """
     for name in ("trials", "jobs"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} {getattr(options, name)}: give at least 1")
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: give at least 1")
     task = load_task(options.task)
     settings = parse_settings(options.settings, SECTIONS)
     training = override(task.training, settings["training"], "training")
-    space = {
-        name: dimension
-        for name, dimension in (task.space or space_around(training)).items()
-        if name not in {setting.partition("=")[0] for setting in options.settings}  # the user has fixed it
-    }
+    declared = task.space or space_around(training)
+    check_space(declared)
+    fixed = {setting.partition("=")[0] for setting in options.settings}  # by the user
+    space = {name: dimension for name, dimension in declared.items() if name not in fixed}
     if not space:
         raise InputError("--set fixes every setting of the task's space; leave one of them open")
-    check_space(space)
-    known = {f"training.{name}": value for name, value in asdict(training).items()}
     plan = SearchPlan(
         task=task,
         space=space,
         default={},
         options=options,
-        trials=options.trials,
+        trials=options.trials or _TRIALS,
         folder=options.out or Path("runs") / f"tune-{task.name}",
     )
-    shards = prepare_run(plan.runs(0, {})[0], resume=True).shards  # raises what is wrong with the rest
-    if (options.validate or _natural_judge(shards)) == "clients":
-        plan = replace(plan, validate="clients", folds=fold_count(len(shards)))
+    setup = prepare_run(plan.runs(0, {})[0], resume=True)  # raises what is wrong with the rest
+    if (options.validate or _natural_judge(setup.shards)) == "clients":
+        plan = replace(plan, validate="clients", folds=fold_count(len(setup.shards)))
         prepare_run(plan.runs(0, {})[0], resume=True)
-    known |= {f"strategy.{name}": value for name, value in default_options(options.strategy).items()}
-    for name, dimension in space.items():
+    plan = replace(plan, default=_defaults(plan, training))
+    _check_points(plan, setup, settings)
+    if options.search == "grid":
+        combinations = len(plan.grid())
+        plan = replace(plan, trials=min(options.trials or combinations, combinations))
+    return plan
+
+
+def _defaults(plan: SearchPlan, training: Training) -> dict[str, Value]:
+    """The values of the first trial."""
+    strategy = plan.options.strategy
+    known = {f"training.{name}": value for name, value in asdict(training).items()}
+    known |= {f"strategy.{name}": value for name, value in default_options(strategy).items()}
+    for name, dimension in plan.space.items():
         if name not in known:
-            raise InputError(
-                f"space {name}: neither training nor strategy {options.strategy} has that setting"
-            )
+            raise InputError(f"space {name}: neither training nor strategy {strategy} has that setting")
         if not dimension.holds(known[name]):
             raise InputError(f"space {name}: {dimension} leaves out the default {known[name]}; let it in")
-    plan.default.update({name: known[name] for name in space})
-    return plan
+    return {name: known[name] for name in plan.space}
+
+
+def _check_points(plan: SearchPlan, setup: Setup, settings: dict[str, dict[str, str]]) -> None:
+    """Refuse a dimension with an end, a middle or a choice that no run takes.
+
+    A value may need another dimension's (noise needs a clipping norm), so that each is tried beside the
+    others' defaults, and beside the first and the last of their points.
+    """
+    points = {name: dimension.points() for name, dimension in plan.space.items()}
+    others = [plan.default, *({name: some[end] for name, some in points.items()} for end in (0, -1))]
+    for name, some in points.items():
+        for value in some:
+            problems = [_problem({**beside, name: value}, setup, settings) for beside in others]
+            if None not in problems:
+                raise InputError(f"space {name}: no run takes {value}: {problems[0]}")
+
+
+def _problem(values: dict[str, Value], setup: Setup, settings: dict[str, dict[str, str]]) -> str | None:
+    """What is wrong with a run of these values, if anything is."""
+    given = {section: dict(known) for section, known in settings.items()}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        given[section][key] = str(value)
+    try:
+        training = override(setup.plan.task.training, given["training"], "training")
+        strategy = make_strategy(
+            setup.strategy_name,
+            given["strategy"],
+            clients=setup.plan.clients,
+            lr=training.lr,
+            optimizer=training.optimizer,
+        )
+        check_private_training(strategy, training)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _natural_judge(shards: Shards) -> str:

@@ -1,12 +1,11 @@
 """The search: trials handed to worker processes, their outcomes told to the study."""
 
 import argparse
-import multiprocessing
-import os
 import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -16,7 +15,8 @@ from fedloom_edge.errors import RunError
 from fedloom_simulations.tune.plan import SearchPlan, plan_search
 from fedloom_simulations.tune.study import locked, next_trial, open_study
 from fedloom_simulations.tune.summary import Comparison, TrialTable, write_summary
-from fedloom_simulations.tune.trial import Outcome, begin_worker, run_final, run_trial
+from fedloom_simulations.tune.trial import Outcome, run_final, run_trial
+from fedloom_simulations.tune.workers import Workers
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _SEEDS = 3  # of the comparison at the end
@@ -28,17 +28,18 @@ def search(options: argparse.Namespace) -> int:
     plan = plan_search(options)
     with locked(plan):
         study = open_study(plan)
-        total = min(plan.trials, len(plan.grid())) if options.search == "grid" else plan.trials
         over = [trial.number for trial in study.trials if trial.state in _OVER]
-        pending = [number for number in range(total) if number not in over]
+        pending = [number for number in range(plan.trials) if number not in over]
+        if options.search == "grid" and plan.trials < len(plan.grid()):
+            sys.stdout.write(f"{plan.trials} of {len(plan.grid())} combinations\n")
         if over and pending:
             sys.stdout.write(f"{plan.folder}: {len(over)} trials are done, {len(pending)} are left\n")
         code, final = 0, None
         try:
-            with _workers(plan) as pool:
-                _run(plan, study, pool, pending, total)
+            with Workers(plan) as workers:
+                _run(plan, study, workers, pending)
                 if _completed(study) and study.best_trial.number:
-                    final = _compare(plan, study, pool)
+                    final = _compare(plan, study, workers)
         except KeyboardInterrupt:
             code = INTERRUPTED
             sys.stderr.write("fedloom: interrupted; the same command goes on with the search\n")
@@ -50,58 +51,50 @@ def search(options: argparse.Namespace) -> int:
     return code
 
 
-def _run(
-    plan: SearchPlan, study: optuna.Study, pool: ProcessPoolExecutor, pending: list[int], total: int
-) -> None:
+def _run(plan: SearchPlan, study: optuna.Study, workers: Workers, pending: list[int]) -> None:
     """Keep `--jobs` processes busy until no trial is left."""
-    running: dict[Future[Outcome], int] = {}
-    with TrialTable(plan, total) as table:
-        while pending or running:
-            while pending and len(running) < plan.options.jobs:
-                number = pending.pop(0)
-                next_trial(plan, study, number)
-                running[pool.submit(run_trial, number)] = number
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                number = running.pop(future)
-                _tell(study, number, _result(future))
-                table.add(study, number)
+
+    def start(process: ProcessPoolExecutor, number: int) -> Future[Outcome]:
+        next_trial(plan, study, number)
+        return process.submit(run_trial, number)
+
+    def count_death(number: int) -> int:
+        deaths = int(study.trials[number].user_attrs.get("deaths", 0)) + 1
+        _note(study, number, deaths=deaths)
+        return deaths
+
+    with TrialTable(plan) as table:
+        for number, outcome in workers.run(pending, start, count_death):
+            _tell(study, number, outcome)
+            table.add(study, number)
 
 
-def _compare(plan: SearchPlan, study: optuna.Study, pool: ProcessPoolExecutor) -> Comparison:
+def _compare(plan: SearchPlan, study: optuna.Study, workers: Workers) -> Comparison:
     """The best trial's settings against the defaults, each trained anew with all clients and several seeds.
 
     The trials' own figures flatter the best of them, since it was chosen by them.
     """
     sides = study.best_trial, study.trials[0]
     seeds = range(plan.options.seed, plan.options.seed + _SEEDS)
-    names = [(trial, seed) for trial in sides for seed in seeds]
-    futures = [
-        pool.submit(run_final, plan.final_run(trial.number, trial.params, seed)) for trial, seed in names
-    ]
+    runs = [(side, seed) for side in (0, 1) for seed in seeds]
+    deaths: Counter[tuple[int, int]] = Counter()
+
+    def start(process: ProcessPoolExecutor, run: tuple[int, int]) -> Future[Outcome]:
+        trial, seed = sides[run[0]], run[1]
+        return process.submit(run_final, plan.final_run(trial.number, trial.params, seed))
+
+    def count_death(run: tuple[int, int]) -> int:
+        deaths[run] += 1
+        return deaths[run]
+
     sys.stdout.write("trained with all clients, measured on the held-out test set:\n")
-    outcomes = []
-    for (trial, seed), future in zip(names, futures, strict=True):
-        outcomes.append(_result(future))
-        sys.stdout.write(f"{trial.number:>5}  seed {seed:>3}  {outcomes[-1].said}\n")
+    outcomes = {}
+    for run, outcome in workers.run(runs.copy(), start, count_death):
+        outcomes[run] = outcome
+        sys.stdout.write(f"{sides[run[0]].number:>5}  seed {run[1]:>3}  {outcome.said}\n")
         sys.stdout.flush()
-    return Comparison(list(seeds), outcomes[:_SEEDS], outcomes[_SEEDS:])
-
-
-def _workers(plan: SearchPlan) -> ProcessPoolExecutor:
-    jobs = plan.options.jobs
-    given = plan.options, max((os.cpu_count() or 1) // jobs, 1)
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin_worker, given)
-
-
-def _result(future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise RunError(
-            "a trial's process was killed (out of memory?); the same command goes on, "
-            "perhaps with fewer --jobs"
-        ) from None
+    ours, theirs = ([outcomes[side, seed] for seed in seeds] for side in (0, 1))
+    return Comparison(list(seeds), ours, theirs)
 
 
 def _completed(study: optuna.Study) -> bool:
@@ -109,8 +102,11 @@ def _completed(study: optuna.Study) -> bool:
 
 
 def _tell(study: optuna.Study, number: int, outcome: Outcome) -> None:
-    trial = study.trials[number]
-    for name, value in asdict(outcome).items():
-        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+    _note(study, number, **asdict(outcome))
     # A pruned trial's figure is its last report; a failed one has none.
     study.tell(number, outcome.value if outcome.state == "complete" else None, state=_STATES[outcome.state])
+
+
+def _note(study: optuna.Study, number: int, **attributes: Any) -> None:
+    for name, value in attributes.items():
+        study._storage.set_trial_user_attr(study.trials[number]._trial_id, name, value)

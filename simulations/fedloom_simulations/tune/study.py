@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from fedloom_client.seeds import derive_seed
 from fedloom_client.space import Choice, Whole
@@ -29,10 +30,15 @@ def locked(plan: SearchPlan) -> Iterator[None]:
     """Hold the search's folder for this process; a crash lets it go.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or it cannot be written.
     """
-    (plan.folder / "trials").mkdir(parents=True, exist_ok=True)
-    handle = os.open(plan.folder / "trials", os.O_RDONLY)
+    try:
+        (plan.folder / "trials").mkdir(parents=True, exist_ok=True)
+        handle = os.open(plan.folder / "trials", os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"--out {plan.folder}: {error.strerror}; give a folder that can be written"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -46,15 +52,21 @@ def open_study(plan: SearchPlan) -> optuna.Study:
     """The study of the plan's folder, made if there is none.
 
     Raises:
-        InputError: the folder has a search for something else.
+        InputError: the folder has a search for something else, or one that cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=_url(plan),
-        study_name=_NAME,
-        direction="maximize" if plan.task.metric == "accuracy" else "minimize",
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            storage=_url(plan),
+            study_name=_NAME,
+            direction="maximize" if plan.task.metric == "accuracy" else "minimize",
+            load_if_exists=True,
+        )
+        study.get_trials()  # reads every table
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"{plan.folder / DATABASE} is damaged; choose another folder or remove it"
+        ) from error
     identity = json.loads(json.dumps(plan.identity))
     before: dict[str, Any] = study.user_attrs.get("identity", identity)
     changed = [name for name, value in identity.items() if before.get(name) != value]
@@ -82,9 +94,7 @@ def open_trial(plan: SearchPlan, number: int) -> optuna.Trial:
     """Trial `number` in a process of its own, with its values."""
     study = optuna.load_study(study_name=_NAME, storage=_url(plan))
     _prepare(plan, study, number)
-    trial = _trial(study, number)
-    _suggest(plan, trial)
-    return trial
+    return _trial(study, number)
 
 
 def _url(plan: SearchPlan) -> str:
@@ -103,16 +113,17 @@ def _prepare(plan: SearchPlan, study: optuna.Study, number: int) -> None:
 
 
 def _trial(study: optuna.Study, number: int) -> optuna.Trial:
-    return optuna.Trial(study, _frozen(study, number)._trial_id)
-
-
-def _frozen(study: optuna.Study, number: int) -> FrozenTrial:
-    return study.trials[number]
+    return optuna.Trial(study, study.trials[number]._trial_id)
 
 
 def _suggest(plan: SearchPlan, trial: optuna.Trial) -> None:
+    study, frozen = trial.study, trial.study.trials[trial.number]
     for name, dimension in plan.space.items():
-        if isinstance(dimension, Choice):
+        if name in frozen.params:
+            # Settled before a crash: drawn anew, so that the next draw is that of an unbroken search.
+            if not frozen.distributions[name].single():
+                study.sampler.sample_independent(study, frozen, name, frozen.distributions[name])
+        elif isinstance(dimension, Choice):
             trial.suggest_categorical(name, dimension.values)
         elif isinstance(dimension, Whole):
             trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)

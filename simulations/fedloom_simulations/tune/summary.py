@@ -1,7 +1,9 @@
 """What a search says: a line a trial, how the best compares with the defaults, and files of both."""
 
 import json
+import math
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -22,11 +24,11 @@ from fedloom_simulations.tune.trial import COSTS, Outcome
 class TrialTable:
     """Prints a row a trial as it ends, under a bar where there is a terminal."""
 
-    def __init__(self, plan: SearchPlan, total: int) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         self._plan = plan
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._progress = bar_under(self._console, MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = self._progress.add_task("trials", total=float(total))
+        self._bar = self._progress.add_task("trials", total=float(plan.trials))
 
     def __enter__(self) -> Self:
         self._console.print(
@@ -58,6 +60,11 @@ class Comparison:
     best: list[Outcome]
     default: list[Outcome]
 
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Of all runs together."""
+        return {name: sum(getattr(run, name) for run in (*self.best, *self.default)) for name in COSTS}
+
     def verdict(self, metric: str) -> str:
         """What a person should think of the best trial's settings."""
         if len(_values(self.best)) + len(_values(self.default)) < 2 * len(self.seeds):
@@ -73,15 +80,16 @@ class Comparison:
 def write_summary(plan: SearchPlan, study: optuna.Study, final: Comparison | None) -> str:
     """Write best.toml, tune.json and tune.png; returns what a person should read of them."""
     trials = [trial for trial in study.trials if trial.state.is_finished()]
-    best, default = study.best_trial, trials[0]
+    best, default = study.best_trial, study.trials[0]
     costs = {name: sum(trial.user_attrs[name] for trial in trials) for name in COSTS}
     summary = {
         "task": plan.task.name,
         **plan.identity,
         "metric": plan.task.metric,
         "best": best.number,
-        "default": default.number,
+        "default": default.number if default.state.is_finished() else None,
         "cost": costs,
+        "final_cost": final.cost if final else None,
         "test": asdict(final) if final else None,
         "trials": [{"number": t.number, "settings": t.params, **t.user_attrs} for t in trials],
     }
@@ -94,8 +102,7 @@ def write_summary(plan: SearchPlan, study: optuna.Study, final: Comparison | Non
 def _words(plan: SearchPlan, best: FrozenTrial, default: FrozenTrial, costs: dict[str, Any]) -> list[str]:
     metric = plan.task.metric
     return [
-        f"searched with {costs['rounds']:,} rounds, {costs['samples']:,} samples, "
-        f"{costs['bytes'] / 1e6:,.1f} MB and {costs['device_seconds']:,.1f} device seconds",
+        f"searched with {_cost(costs)}",
         f"best: trial {best.number}, {metric} {_figure(best)} on {plan.judges}; defaults: {_figure(default)}",
         *(["no trial beats the defaults: keep them"] if best.number == default.number else []),
     ]
@@ -107,10 +114,18 @@ def _final_words(plan: SearchPlan, final: Comparison | None) -> list[str]:
         return [f"{plan.folder}: {names}"]
     best, default = (_mean(runs) for runs in (final.best, final.default))
     return [
+        f"compared with {_cost(final.cost)}",
         f"held-out test set, mean of {len(final.seeds)} seeds: best {best}, defaults {default}; "
         + final.verdict(plan.task.metric),
         f"{plan.folder}: {names}, final/",
     ]
+
+
+def _cost(costs: dict[str, Any]) -> str:
+    return (
+        f"{costs['rounds']:,} rounds, {costs['samples']:,} samples, {costs['bytes'] / 1e6:,.1f} MB and "
+        f"{costs['device_seconds']:,.1f} device seconds"
+    )
 
 
 def _values(runs: list[Outcome]) -> list[float]:
@@ -123,24 +138,37 @@ def _mean(runs: list[Outcome]) -> str:
 
 
 def _figure(trial: FrozenTrial) -> str:
-    value = trial.user_attrs["value"]
+    value = trial.user_attrs.get("value")  # none of a trial that is not over, or has failed
     return "-" if value is None else f"{value:.4f}"
 
 
 def _toml(plan: SearchPlan, best: FrozenTrial) -> str:
-    """The best trial's settings, and those that the user had fixed, as a file for --config."""
-    fixed = dict(setting.partition("=")[::2] for setting in plan.options.settings)
+    """What the best trial was run with, as a file for --config."""
+    options = plan.options
+    given = {name: getattr(options, name) for name in ("clients", "partition", "rounds", "seed")}
+    given["data"] = str(options.data.absolute()) if options.data else None
+    fixed = {name: _value(text) for name, _, text in (setting.partition("=") for setting in options.settings)}
     tables: dict[str, list[str]] = {}
-    for name, value in {**fixed, **best.params}.items():
+    for name, value in {"strategy.name": options.strategy, **fixed, **best.params}.items():
         table, _, key = name.partition(".")
         tables.setdefault(table, []).append(f"{key} = {json.dumps(value)}")
     lines = [
-        f"# fedloom tune {plan.options.task}: trial {best.number}, {plan.task.metric} "
-        f"{_figure(best)} on {plan.judges} ({plan.options.strategy})"
+        f"# fedloom tune {options.task}: trial {best.number}, {plan.task.metric} "
+        f"{_figure(best)} on {plan.judges}",
+        *(f"{name} = {json.dumps(value)}" for name, value in given.items() if value is not None),
     ]
     for table, entries in tables.items():
         lines += [f"[{table}]", *entries]
     return "\n".join(lines) + "\n"
+
+
+def _value(text: str) -> int | float | str:
+    """The text of `--set` as what a person would write in a file."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            if math.isfinite(value := kind(text)):
+                return value
+    return text
 
 
 def _text(value: Any) -> str:

@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,7 +19,7 @@ import optuna
 from fedloom_edge.errors import FedloomError
 from fedloom_server.rounds.commands import Stopped
 from fedloom_server.rounds.plan import Plan
-from fedloom_server.store.rows import Round
+from fedloom_server.store.rows import ClientRound, Round
 from fedloom_server.store.run_store import DATABASE, RunStore
 from fedloom_simulations.session import run_session
 from fedloom_simulations.setup import prepare_run
@@ -196,13 +198,19 @@ def _outcome(store: RunStore) -> Outcome:
     if state == "pruned" and not reason.startswith(_PRUNED):
         raise KeyboardInterrupt
     trained = [row for row in store.client_rounds("train") if row.status == "ok"]
-    epochs = int(facts["training"]["training.epochs"])
     costs: dict[str, Any] = {
         "rounds": rounds[-1].number if rounds else 0,
-        "samples": epochs * sum(row.examples or 0 for row in trained),
+        "samples": sum(_samples(row, facts["training"]) for row in trained),
         "bytes": sum(entry.bytes_up + entry.bytes_down for entry in rounds),
         "device_seconds": sum(row.seconds or 0.0 for row in trained),
     }
     if state == "failed" or not rounds:
         return Outcome("failed", reason=reason, **costs)
     return Outcome(state, rounds[-1].metric, **costs)
+
+
+def _samples(row: ClientRound, training: Mapping[str, Any]) -> int:
+    """Examples that a client computed a step with: a bound of steps, or patience, may end its round early."""
+    epochs = row.metrics.get("epochs", training["training.epochs"]) * (row.examples or 0)
+    steps = row.metrics.get("steps", math.inf) * training["training.batch_size"]
+    return int(min(steps, epochs))
