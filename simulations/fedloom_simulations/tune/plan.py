@@ -181,7 +181,7 @@ def _problem(values: dict[str, Value], setup: Setup, settings: dict[str, dict[st
             lr=training.lr,
             optimizer=training.optimizer,
         )
-        check_private_training(strategy, training)
+        check_private_training(strategy, training, setup.recipe.partition)
     except InputError as error:
         return str(error)
     return None
