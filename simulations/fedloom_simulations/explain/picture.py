@@ -66,7 +66,8 @@ def _subtitle(facts: dict[str, Any], kind: str) -> str:
     if facts["method"] == "saliency":  # magnitudes, without a sign
         more = "the longer" if kind == "table" else "the redder"
         meaning = f"{more}, the more a small change there moves the prediction, up or down"
-    return "; ".join(part for part in (f"samples of {facts['on']}", meaning, facts["warning"]) if part)
+    whose = "the test set" if facts["on"] == "test" else f"client {facts['on']}"
+    return "; ".join(part for part in (f"samples of {whose}", meaning, facts["warning"]) if part)
 
 
 def _kind(raw: NDArray[Any], values: NDArray[np.float32]) -> str:
