@@ -45,7 +45,8 @@ def test_ctrl_c_during_the_comparison_begins_no_further_run(task_file, tmp_path)
     folder = tmp_path / "tune"
     words = ("tune", task_file(SPACE, **SLOW), "--search", "grid", "--rounds", 20, "--out", folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedloom_edge.cli", *map(str, words)],
+        # A test suite in the background of a shell ignores SIGINT, and so would the search.
+        ["env", "--default-signal=INT", sys.executable, "-m", "fedloom_edge.cli", *map(str, words)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
