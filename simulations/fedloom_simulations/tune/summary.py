@@ -145,8 +145,13 @@ def _figure(trial: FrozenTrial) -> str:
 def _toml(plan: SearchPlan, best: FrozenTrial) -> str:
     """What the best trial was run with, as a file for --config."""
     options = plan.options
-    given = {name: getattr(options, name) for name in ("clients", "partition", "rounds", "seed")}
-    given["data"] = str(options.data.absolute()) if options.data else None
+    given = {
+        "clients": plan.task.clients if options.clients is None else options.clients,
+        "partition": options.partition or plan.task.partition,
+        "rounds": options.rounds,
+        "seed": options.seed,
+        **({"data": str(options.data.absolute())} if options.data else {}),
+    }
     fixed = {name: _value(text) for name, _, text in (setting.partition("=") for setting in options.settings)}
     tables: dict[str, list[str]] = {}
     for name, value in {"strategy.name": options.strategy, **fixed, **best.params}.items():
@@ -155,7 +160,7 @@ def _toml(plan: SearchPlan, best: FrozenTrial) -> str:
     lines = [
         f"# fedloom tune {options.task}: trial {best.number}, {plan.task.metric} "
         f"{_figure(best)} on {plan.judges}",
-        *(f"{name} = {json.dumps(value)}" for name, value in given.items() if value is not None),
+        *(f"{name} = {json.dumps(value)}" for name, value in given.items()),
     ]
     for table, entries in tables.items():
         lines += [f"[{table}]", *entries]
