@@ -8,6 +8,7 @@ from fedloom_edge.cli import main
 from fedloom_edge.errors import InputError
 from fedloom_server.privacy.accountant import epsilon
 from fedloom_server.privacy.budget import Budget
+from fedloom_server.privacy.ledger import told_spent
 from fedloom_server.store.run_store import RunStore
 
 from .small_runs import TASK, SmallRuns, equal
@@ -73,6 +74,17 @@ def test_secret_noise_asked_for_again_costs_again(tmp_path, kind):
     assert len(ledger(tmp_path / "whole")) == 3 * 4
     assert len(ledger(tmp_path / "killed")) == 3 * 4 + 3  # one had answered
     assert again[-1].metrics["epsilon"] > whole[-1].metrics["epsilon"]
+
+
+def test_what_is_told_at_the_end_has_what_an_unfinished_round_released(tmp_path):
+    (whole, *_), _ = go(tmp_path, "whole", "local", secret=True)
+    assert go(tmp_path, "killed", "local", secret=True, kill=10)[0] is None  # 8 replies a round
+    with RunStore.open(tmp_path / "killed") as store:
+        told = store.facts()["privacy"]
+        assert len(store.rounds()) == 2
+        assert told_spent(store, told) == {"epsilon": whole[2].metrics["epsilon"]}
+    with RunStore.open(tmp_path / "whole") as store:
+        assert told_spent(store, told) == {"epsilon": whole[-1].metrics["epsilon"]}
 
 
 def test_secret_noise_on_the_mean_is_never_drawn_again_for_a_round(tmp_path):

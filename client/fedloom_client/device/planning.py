@@ -28,6 +28,7 @@ MEMORY_SHARE = 0.9
 """Of the memory that is available, what a plan may take."""
 _MORE = 1.25  # times the memory that was too little: measure again
 _NEAR = 5.0  # degrees below the limit at which a board counts as hot
+_WORTH_MEASURING = 4.0  # times what the last measurement took that must be left of the round
 
 
 class Planner:
@@ -43,6 +44,7 @@ class Planner:
         self._book, self._artefact, self._limit = book, artefact, max_temperature_c
         self._rest = resident_memory()
         self._batch = 0
+        self._took = 0.0  # seconds of the last measurement
 
     def train(
         self, node: Node, given: Given, assignment: Assignment, orders: Orders, until: float
@@ -92,6 +94,8 @@ class Planner:
         parts = {"": _changing(trainer, arrays)}
         if trainer is not None and orders.plan:
             parts |= {part: {n: arrays[n] for n in names} for part, names in trainer.parts.items()}
+        choose(self._plans(parts, limits, orders, until, measure=True))
+        # Measuring has taken time: what is known now is chosen from with what is left.
         choice = choose(self._plans(parts, limits, orders, until))
         if choice is not None:
             if orders.plan and choice.plan.memory > memory:
@@ -101,12 +105,23 @@ class Planner:
         return choice
 
     def _plans(
-        self, parts: Mapping[str, Arrays], limits: Limits, orders: Orders, until: float
+        self,
+        parts: Mapping[str, Arrays],
+        limits: Limits,
+        orders: Orders,
+        until: float,
+        *,
+        measure: bool = False,
     ) -> Iterator[tuple[str, Plan]]:
-        """A plan for each part, as it is asked for; parts that were never measured are measured first."""
+        """A plan for each part that is known, as it is asked for; with `measure` others are measured first.
+
+        Not where the round would be over before much was trained.
+        """
         key, path, hot = self._key, self._artefact(), is_hot(self._limit)
         for part, changing in parts.items():
-            if orders.plan and path is not None and not self._is_known(part, limits.memory):
+            left = until - time.monotonic()
+            worth = measure and orders.plan and left > _WORTH_MEASURING * self._took
+            if worth and path is not None and not self._is_known(part, limits.memory):
                 self._measure(path, part, min(limits.training.batch_size, limits.examples), limits.memory)
             pace = pace_of(self._book.points(key, part), self._book.uplink, hot=hot)
             if pace is not None:
@@ -129,8 +144,10 @@ class Planner:
         return MEMORY_SHARE * available_memory() + max(resident_memory() - self._rest, 0)
 
     def _measure(self, path: Path, part: str, batch: int, memory: float) -> None:
+        began = time.monotonic()
         try:
             self._book.measured(path.stem, part, measured(path, part, batch, memory))
+            self._took = time.monotonic() - began
         except RunError as error:  # what is wrong with it training will say; else it is known after a round
             log.warning("%s", error)
 

@@ -96,6 +96,12 @@ def arrays_in(content: RecordDict, name: str) -> Arrays:
     return from_record(record) if isinstance(record, ArrayRecord) else {}
 
 
+def put_arrays(content: RecordDict, record: ArrayRecord) -> None:
+    """Put another record in the place of `arrays`; where one just sets it, Flower warns."""
+    del content["arrays"]
+    content["arrays"] = record
+
+
 def values_in(content: RecordDict, name: str) -> Any:
     """The values of one record of settings or figures, which may be changed; empty where there is none."""
     record = content.get(name)

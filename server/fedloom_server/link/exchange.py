@@ -137,9 +137,11 @@ class _Phase:
     def _over(self, answered: int, lost: int, elapsed: float, quorum_after: float | None) -> bool:
         asked = len(self._jobs)
         if elapsed >= self._deadline and answered < self._quorum.needed(asked):
+            away = len(self._jobs.keys() - set(self._coordinator.connected()))
+            mend = f"see that the {away} without a connection are on" if away else "give a longer --deadline"
             raise RunError(
                 f"{answered} of {asked} devices answered in {elapsed:.0f} s, the quorum is "
-                f"{self._quorum.needed(asked)}; see that they are on, then resume the run"
+                f"{self._quorum.needed(asked)}; {mend}, then resume the run"
             )
         over = elapsed >= self._deadline
         return over or self._quorum.over(

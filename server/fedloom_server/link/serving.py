@@ -229,6 +229,8 @@ class Serving:
             lr=plan.training.lr,
             optimizer=plan.training.optimizer,
         )
+        for warning in run_warnings(plan, strategy, lambda: 0):  # devices have not told yet
+            sys.stderr.write(f"fedloom: {warning}\n")
         counts = self._recipe(clients).open().label_counts() if self.options.local else None
         with ExitStack() as stack:
             board = TensorBoardLog(self.out)
@@ -250,8 +252,6 @@ class Serving:
                 [table, board, ProgressFacts(store)],
                 lambda client: None if counts is None else counts[client].tolist(),
             )
-            for warning in run_warnings(plan, strategy, lambda: 0):  # devices have not told yet
-                sys.stderr.write(f"fedloom: {warning}\n")
             federation.run(grid)
             return federation.ended
 

@@ -8,9 +8,10 @@ same key is counted once.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from fedloom_server.privacy.accountant import Composition
+from fedloom_server.privacy.accountant import Composition, largest
+from fedloom_server.privacy.budget import FIGURES
 from fedloom_server.store.run_store import RunStore
 
 Unit = Literal["client", "sample"]
@@ -77,3 +78,16 @@ class Ledger:
 def composition(counts: Mapping[tuple[float, float], int]) -> Composition:
     """Counts as the accountant takes them."""
     return tuple(sorted((noise, rate, count) for (noise, rate), count in counts.items()))
+
+
+def told_spent(store: RunStore, told: Mapping[str, Any]) -> dict[str, float]:
+    """What a run has spent, as `FIGURES`, with what was released in a round that it never finished.
+
+    `told` is the fact `privacy` of the store, which says at which delta and for whom.
+    """
+    ledger, found = Ledger(store), dict[str, float]()
+    units: dict[Unit, None] = dict.fromkeys((told["unit"], "sample"))
+    for name, unit in zip(FIGURES, units, strict=False):
+        if counts := ledger.spent(unit):
+            found[name] = largest({composition(each) for each in counts.values()}, told["delta"])
+    return found

@@ -71,7 +71,7 @@ class RoundTable:
         up = entry.bytes_up / 1e6
         self._say(
             f"{entry.number:>5}  {'  '.join(map(_figure, figures))}  {entry.clients_failed:>6}  "
-            f"{entry.rejected:>8}  {up:>7.{2 if up >= 0.1 else 4}f}  {entry.seconds:>7.2f}"
+            f"{entry.rejected:>8}  {up:>7.{4 if 0 < up < 0.1 else 2}f}  {entry.seconds:>7.2f}"
             f"{self._spent(f'{entry.metrics.get(FIGURES[0], 0):.4g}')}"
         )
         if entry.loss is not None and entry.metric is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from fedloom_edge.files import write_atomic
 from fedloom_server.energy import rounds_energy, run_energy
 from fedloom_server.privacy.budget import FIGURES
+from fedloom_server.privacy.ledger import told_spent
 from fedloom_server.store.rows import Round
 from fedloom_server.store.run_store import RunStore
 
@@ -30,7 +31,7 @@ def write_result(store: RunStore) -> dict[str, Any]:
             for entry in rounds
             if entry.number > 0
         ],
-        "final": _final(rounds[-1], facts["metric"]) if rounds else {},
+        "final": _final(store, rounds[-1], facts) if rounds else {},
         "baselines": facts.get("baselines", {}),
         "arrays_sha256": rounds[-1].arrays if rounds else None,
         "seconds": facts.get("seconds"),
@@ -47,10 +48,18 @@ def write_result(store: RunStore) -> dict[str, Any]:
 
 
 def _warnings(store: RunStore) -> dict[str, Any]:
-    """How many warnings came up in rounds that are of no single client, and the last one."""
-    found = [event for event in store.events("warning") if event["round"] and event["client"] is None]
-    last = f"round {found[-1]['round']}: {found[-1]['data']['reason']}" if found else ""
-    return {"count": len(found), "last": last}
+    """How many warnings came up in rounds, how many of them are of single clients, and the last of each."""
+    found = [event for event in store.events("warning") if event["round"]]
+    of_clients = [event for event in found if event["client"] is not None]
+    of_rounds = [event for event in found if event["client"] is None]
+    return {
+        "count": len(of_rounds),
+        "last": "".join(f"round {e['round']}: {e['data']['reason']}" for e in of_rounds[-1:]),
+        "client_count": len(of_clients),
+        "client_last": "".join(
+            f"round {e['round']}, client {e['client']}: {e['data']['reason']}" for e in of_clients[-1:]
+        ),
+    }
 
 
 def _round(entry: Round, metric: str) -> dict[str, Any]:
@@ -64,8 +73,9 @@ def said_of(result: Mapping[str, Any]) -> Iterator[str]:
     """What to tell a person of a run's end beside its figures: why it ended early, and what it spent."""
     if result["status"] == "finished" and result.get("reason"):
         yield f"ended early: {result['reason']}"
-    if count := result["warnings"]["count"]:
-        yield f"{count} warning{'s' * (count > 1)}; the last in {result['warnings']['last']}"
+    for whose, of in (("", ""), ("client_", " of clients")):
+        if count := result["warnings"][f"{whose}count"]:
+            yield f"{count} warning{'s' * (count > 1)}{of}; the last in {result['warnings'][f'{whose}last']}"
     if "privacy" in result and result["final"]:
         told = result["privacy"]
         budget = f" of {told['budget']:g}" if told["budget"] else ""
@@ -75,9 +85,11 @@ def said_of(result: Mapping[str, Any]) -> Iterator[str]:
                 yield f"privacy spent, for each {unit}: {spent}"
 
 
-def _final(entry: Round, metric: str) -> dict[str, Any]:
+def _final(store: RunStore, entry: Round, facts: Mapping[str, Any]) -> dict[str, Any]:
+    metric = facts["metric"]
     return {
         **entry.metrics,
+        **(told_spent(store, facts["privacy"]) if "privacy" in facts else {}),
         "loss": entry.loss,
         "federated_loss": entry.federated_loss,
         f"federated_{metric}": entry.federated_metric,

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedloom_server.privacy.budget import FIGURES
+from fedloom_server.privacy.ledger import told_spent
 from fedloom_server.report import history, lines
 from fedloom_server.report.costs import draw_costs
 from fedloom_server.report.explained import pictures
@@ -58,7 +60,7 @@ def run_figure(store: RunStore) -> Figure:
     names = facts.get("class_names", ())
     draw_labels(figure, lower[0], history.label_counts(store), history.sizes(store), names)
     draw_costs(figure, lower[1], rounds)
-    _footer(figure, facts, rounds)
+    _footer(figure, store, rounds)
     _explained(figure, store.folder)
     return figure
 
@@ -137,12 +139,12 @@ def _loss(axes: Axes, rounds: list[Round]) -> None:
     lines.end_values(axes, [(values, color) for values, _, color in series])
 
 
-def _footer(figure: Figure, facts: Mapping[str, Any], rounds: list[Round]) -> None:
+def _footer(figure: Figure, store: RunStore, rounds: list[Round]) -> None:
+    facts = store.facts()
     versions = facts.get("versions", {})
     shown = ", ".join(f"{name} {versions[name]}" for name in ("fedloom", "flwr", "torch") if name in versions)
     text = f"arrays {rounds[-1].arrays[:12]}  ·  {shown}"
-    if (spent := rounds[-1].metrics.get("epsilon")) is not None:
-        told = facts["privacy"]
+    if (told := facts.get("privacy")) and (spent := told_spent(store, told).get(FIGURES[0])) is not None:
         text = f"ε {spent:.3g} at δ {told['delta']:g} for each {told['unit']}  ·  {text}"
     figure.text(_RIGHT, 0.018, text, fontsize=6.5, color=MUTED, ha="right", va="baseline")
 

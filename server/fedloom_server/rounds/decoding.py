@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Message
 
-from fedloom_client.flower.records import from_record, to_record
+from fedloom_client.flower.records import from_record, put_arrays, to_record
 from fedloom_client.orders import Orders
 from fedloom_edge.arrays import Arrays
 from fedloom_edge.codecs import CompressionError, parse_codec
@@ -37,8 +37,7 @@ class Decoder:
             if codec == AUTO:
                 codec, encoded = read_signed(encoded)
             compression = Compression(parse_codec(codec), self.statistics)
-            del reply.content["arrays"]  # Flower warns of a record that takes the place of another
-            reply.content["arrays"] = to_record(compression.decode(encoded, self.origin))
+            put_arrays(reply.content, to_record(compression.decode(encoded, self.origin)))
         except (CompressionError, ValueError, TypeError, OSError, EOFError) as error:
             return f"encoding: {error}"
         return ""

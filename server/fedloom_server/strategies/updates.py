@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
-from fedloom_client.flower.records import from_record, select, to_record
+from fedloom_client.flower.records import from_record, put_arrays, select, to_record
 from fedloom_client.secure.ring import Total
 from fedloom_edge.arrays import Arrays
 from fedloom_server.guard.norms import bucket
@@ -202,9 +202,8 @@ class AllUpdates:
             if clip:
                 factor = clip_factor(self._levels[client], highest)
                 arrays = from_record(self._replies[client].content.array_records["arrays"])
-                self._replies[client].content["arrays"] = to_record(
-                    {name: towards(self._arrays[name], array, factor) for name, array in arrays.items()}
-                )
+                clipped = {name: towards(self._arrays[name], array, factor) for name, array in arrays.items()}
+                put_arrays(self._replies[client].content, to_record(clipped))
             else:
                 del self._replies[client]
 
@@ -218,7 +217,7 @@ class AllUpdates:
             trained, rest = split_statistics(record, self._statistics)
             weight: Any = reply.content.metric_records["metrics"][WEIGHT]
             self._mean.add(from_record(rest), weight)
-            reply.content["arrays"] = trained
+            put_arrays(reply.content, trained)
         return replies, self._mean.mean()
 
     def state(self, put: Callable[[Arrays], str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flwr.app import Message, RecordDict
 from torch import nn
 
 from fedloom_client import ArraySamples, Data, Shard, Task, Training
+from fedloom_client.device import planning
 from fedloom_client.device.artefact_trainer import ArtefactTrainer
 from fedloom_client.device.memory import Memory
 from fedloom_client.device.node_worker import NodeWorker
@@ -181,6 +182,23 @@ def test_a_device_without_time_for_half_of_it_trains_the_last_layers(parted):
     part, steps = update.warnings
     assert part.startswith("plan: trains last:1 alone: for all, 3 of 16 steps: 7.6")
     assert steps.startswith("plan: 15 of 16 steps: 7.6")
+
+
+def test_what_measuring_takes_of_a_round_is_not_planned_with(parted, monkeypatch):
+    now = [0.0]
+
+    def slowly(path, part, batch, memory):
+        now[0] += 3.0
+        return [Point(16, 0.5)]
+
+    monkeypatch.setattr(planning, "measured", slowly)
+    monkeypatch.setattr(planning.time, "monotonic", lambda: now[0])
+    assignment = Assignment(training=TRAINING, seed=1)
+    given = Given(arrays=parted.arrays, broadcast={}, constants={}, memory={})
+    update, _ = parted.planner.train(parted.node, given, assignment, PLANNED, until=8.0)
+    assert now == [3.0]  # no second part: that would have left less than it takes
+    assert update.metrics["planned-steps"] == 9  # .9 of what is left, 5 s, at half a second a step
+    assert parted.book.points(parted.key, "last:1") == []
 
 
 def test_a_device_without_memory_for_it_trains_the_last_layers_and_all_when_there_is_some(parted):

@@ -1,6 +1,7 @@
 """Updates reach a strategy as their mean where that is all it needs, and one by one where it is not."""
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -99,6 +100,22 @@ def test_statistics_are_averaged_beside_the_strategy(kind):
     weights = [message.content["metrics"]["num-examples"] for message in replies()]
     values = [from_record(message.content["arrays"])["mean"] for message in replies()]
     np.testing.assert_allclose(statistics["mean"], np.average(values, axis=0, weights=weights), rtol=1e-6)
+
+
+def test_statistics_are_taken_out_of_a_devices_record_without_a_word_of_flowers(caplog):
+    class OfADevice(ArrayRecord):
+        pass
+
+    given = replies(2)
+    for message in given:
+        message.content["arrays"] = OfADevice(dict(message.content.array_records["arrays"]))
+    caplog.clear()
+    gathered = AllUpdates(GLOBAL, frozenset({"mean"}), 90)
+    with caplog.at_level(logging.WARNING, "flwr"):
+        for client, message in enumerate(given):
+            gathered.add(client, message, 1.0)
+        gathered.for_strategy()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("kind", [MeanOfUpdates, AllUpdates])
