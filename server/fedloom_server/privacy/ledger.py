@@ -66,6 +66,10 @@ class Ledger:
         """Client -> (noise, rate) -> how often."""
         return {client: counts for (kind, client), counts in self._counts.items() if kind == unit}
 
+    def epsilon(self, unit: Unit, delta: float) -> float:
+        """Of the one that has lost most; 0 where nothing was released."""
+        return largest({composition(counts) for counts in self.spent(unit).values()}, delta)
+
     def _take(self, release: Release) -> bool:
         key = release[:4]
         if key in self._known:
@@ -85,9 +89,10 @@ def told_spent(store: RunStore, told: Mapping[str, Any]) -> dict[str, float]:
 
     `told` is the fact `privacy` of the store, which says at which delta and for whom.
     """
-    ledger, found = Ledger(store), dict[str, float]()
+    ledger = Ledger(store)
     units: dict[Unit, None] = dict.fromkeys((told["unit"], "sample"))
-    for name, unit in zip(FIGURES, units, strict=False):
-        if counts := ledger.spent(unit):
-            found[name] = largest({composition(each) for each in counts.values()}, told["delta"])
-    return found
+    return {
+        name: ledger.epsilon(unit, told["delta"])
+        for name, unit in zip(FIGURES, units, strict=False)
+        if ledger.spent(unit)
+    }

@@ -119,11 +119,10 @@ class RunPrivacy:
 
     def _epsilon(self, unit: Unit, *, ahead: bool) -> float:
         """Of the unit that has lost most; with `ahead` as if every client took part once more."""
-        spent = self._ledger.spent(unit)
         if not ahead:
-            return largest({composition(counts) for counts in spent.values()}, self._budget.delta)
+            return self._ledger.epsilon(unit, self._budget.delta)
         parts = set(self._fresh[unit])
-        for client, counts in spent.items():
+        for client, counts in self._ledger.spent(unit).items():
             examples = 0 if client == EVERYBODY else self._declared[client]
             noise, rate, count = self._mechanisms.cost(unit, examples)
             parts.add(composition(counts + Counter({(noise, rate): count})))

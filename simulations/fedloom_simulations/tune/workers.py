@@ -39,7 +39,7 @@ class Workers:
         start: Callable[[ProcessPoolExecutor, A], Future[Outcome]],
         count_death: Callable[[A], int],
     ) -> Iterator[tuple[A, Outcome]]:
-        """Start each of `pending` as a process becomes free; yields what they come to, in that order.
+        """Start each of `pending`, in order, as a process becomes free; yields what they come to as they end.
 
         `count_death` notes that a run's process was killed and returns how often it has been; after the
         first time the run is gone on with.
