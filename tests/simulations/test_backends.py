@@ -1,6 +1,7 @@
 """`--backend` and `--workers`: how clients are trained, never what they learn."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,21 +124,34 @@ def test_a_run_that_goes_on_keeps_its_backend(simulate):
         assert short.result[figure] == whole.result[figure]
 
 
+def trainings(grid, recipe, **changes):
+    """A message to each of 12 clients that asks it to train."""
+    task = recipe.open().task
+    training = replace(task.training, **changes).to_config()
+    config = ConfigRecord({**training, "seed": 1, "server-round": 4})
+    described = [r.content["summary"] for r in grid.send_and_receive(questions(12))]
+    constants = task.preprocess.merge(map(from_record, described))
+    arrays = to_record(TorchTrainer(task).initial_arrays(1))
+    content = {"arrays": arrays, "preprocess": to_record(constants), "config": config}
+    return [Message(RecordDict(dict(content)), FIRST_NODE + k, MessageType.TRAIN) for k in range(12)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_goes_wrong_in_a_worker_process_is_noted(workers):
+    recipe, notes = ShardRecipe("tabular", None, "dirichlet:0.5", 12, 3), []
+    note = lambda backend, reason: notes.append(reason)  # noqa: E731
+    with closing(CohortGrid(recipe, 12, (), "vmap", workers, note, chosen=True)) as grid:
+        assert len(list(grid.send_and_receive(trainings(grid, recipe, patience=2)))) == 12
+    assert notes == ["clients train one after the other because training.patience is set"]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_rest_of_a_round_after_a_crash_is_what_it_would_have_been(workers):
     recipe = ShardRecipe("tabular", None, "dirichlet:0.5", 12, 3)
 
     def replies(wanted):
         grid = CohortGrid(recipe, 12, (), "vmap", workers, lambda *note: None)
-        trainer = TorchTrainer(recipe.open().task)
-        config = ConfigRecord({**recipe.open().task.training.to_config(), "seed": 1, "server-round": 4})
-        described = [r.content["summary"] for r in grid.send_and_receive(questions(12))]
-        constants = recipe.open().task.preprocess.merge(map(from_record, described))
-        content = {"arrays": to_record(trainer.initial_arrays(1)), "preprocess": to_record(constants)}
-        messages = [
-            Message(RecordDict({**content, "config": config}), FIRST_NODE + client, MessageType.TRAIN)
-            for client in range(12)
-        ]
+        messages = trainings(grid, recipe)
         with closing(grid):
             grid.expect(messages)
             sent = grid.send_and_receive([messages[client] for client in wanted])

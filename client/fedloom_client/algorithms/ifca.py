@@ -40,7 +40,7 @@ class IFCA(Algorithm):
             raise InputError(f"strategy.clusters={self.clusters}: it must be from 2 to 100")
 
     def check(self, statistics: frozenset[str], draw: Callable[[int], Arrays]) -> None:
-        """Models that are all alike would stay so: every client takes the first."""
+        """Refuse models that are all alike: every client takes the first, and then it alone is trained."""
         first, second = draw(0), draw(1)
         if all(np.array_equal(array, second[name]) for name, array in first.items()):
             raise InputError(

@@ -148,6 +148,11 @@ def test_ifcas_global_arrays_are_the_largest_clusters(quadratics):
     np.testing.assert_allclose(federation.arrays["w"], np.full(4, 3.0), atol=1e-3)
 
 
+def test_ifca_begins_with_models_that_are_drawn_anew(quadratics):
+    state = quadratics(IFCA(clusters=3)).state
+    assert [state[f"{index}/w"][0] for index in range(3)] == [0.0, 0.1, 0.2]
+
+
 def test_ifca_never_chooses_a_model_that_is_broken(quadratics):
     federation = quadratics(IFCA(clusters=2))
     federation.state |= {"0/w": np.full(4, np.nan)}
