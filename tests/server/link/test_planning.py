@@ -184,21 +184,29 @@ def test_a_device_without_time_for_half_of_it_trains_the_last_layers(parted):
     assert steps.startswith("plan: 15 of 16 steps: 7.6")
 
 
-def test_what_measuring_takes_of_a_round_is_not_planned_with(parted, monkeypatch):
+@pytest.mark.parametrize(
+    ("until", "step", "measured_until", "steps"),
+    [
+        (6.0, 0.5, 3.0, 5),  # all in .9 of 3 s; measuring a second part would take as much
+        (18.0, 2.0, 6.0, 5),  # neither part does half: all in .9 of 12 s, not of the 15 before the second
+    ],
+)
+def test_what_measuring_takes_of_a_round_is_not_planned_with(
+    parted, monkeypatch, until, step, measured_until, steps
+):
     now = [0.0]
 
     def slowly(path, part, batch, memory):
         now[0] += 3.0
-        return [Point(16, 0.5)]
+        return [Point(16, step)]
 
     monkeypatch.setattr(planning, "measured", slowly)
     monkeypatch.setattr(planning.time, "monotonic", lambda: now[0])
     assignment = Assignment(training=TRAINING, seed=1)
     given = Given(arrays=parted.arrays, broadcast={}, constants={}, memory={})
-    update, _ = parted.planner.train(parted.node, given, assignment, PLANNED, until=6.0)
-    assert now == [3.0]  # no second part, though for all there is little time: measuring takes all of it
-    assert update.metrics["planned-steps"] == 5  # .9 of what is left, 3 s, at half a second a step
-    assert parted.book.points(parted.key, "last:1") == []
+    update, _ = parted.planner.train(parted.node, given, assignment, PLANNED, until=until)
+    assert now == [measured_until]
+    assert update.metrics["planned-steps"] == steps
 
 
 def test_a_device_without_memory_for_it_trains_the_last_layers_and_all_when_there_is_some(parted):
